@@ -40,7 +40,7 @@ class Health:
     leading_since: float | None = None
     """Reading of the clock when the lease was first seen held; None while it is not."""
     last_resync: float | None = None
-    """Reading of the clock at the end of the last resync."""
+    """Reading of the clock at the end of the last resync that succeeded or was refused."""
 
     def problems(self) -> list[str]:
         """What is wrong; empty when healthy."""
@@ -60,6 +60,10 @@ class Health:
     def record_resync(self) -> None:
         self.last_resync = self.clock()
         metrics.record_resync(time.time())
+
+    def record_refusal(self) -> None:
+        """The API server answered a resync, and forbade it: a restart of the operator gives it no permission."""
+        self.last_resync = self.clock()
 
     def update_gauges(self) -> None:
         metrics.QUEUE_DEPTH.set(self.queue.depth())

@@ -69,7 +69,7 @@ class Resync:
         self.unknown: tuple[paths.Resource, ...] | None = None
         """Resources that the server does not have; None before the first resync."""
         self.unreadable: frozenset[str | None] = frozenset()
-        """Namespaces that the last resync was forbidden to list, as when the operator's Role in one was deleted."""
+        """Namespaces that the operator is forbidden to list, as when the operator's Role in one was deleted."""
         self.seen: dict[Key, str] = {}
         """Listed resource versions. The kind of a key is the resource's name (`gogruns.gog.dev`). Shared with the
         watcher's thread."""
@@ -97,15 +97,16 @@ class Resync:
             try:
                 part.take(self.api, namespace)
             except ApiError as error:
-                if not listed and namespace == self.namespaces[-1]:
-                    raise
-                log.warning("resync: namespace %s: %s", namespace, error)
                 if error.status == 403:
                     forbidden.append(namespace)
+                if not listed and namespace == self.namespaces[-1]:
+                    self._record(listed, forbidden)
+                    raise
+                log.warning("resync: namespace %s: %s", namespace, error)
             else:
                 snapshot.add(part)
                 listed.append(namespace)
-        self._record(forbidden)
+        self._record(listed, forbidden)
         self.unknown = tuple(dict.fromkeys(snapshot.unknown))
         self._remember(snapshot, listed)
         self.cache.replace(snapshot, listed)
@@ -114,9 +115,10 @@ class Resync:
         metrics.RESYNC_SECONDS.set(time.monotonic() - begun)
         return queued
 
-    def _record(self, forbidden: Sequence[str | None]) -> None:
-        self.unreadable = frozenset(forbidden)
-        for each in self.namespaces:
+    def _record(self, listed: Sequence[str | None], forbidden: Sequence[str | None]) -> None:
+        """Records which namespaces may be listed. One without an answer keeps what is known of it."""
+        self.unreadable = (self.unreadable - set(listed)) | set(forbidden)
+        for each in (*listed, *forbidden):
             if each is not None:
                 metrics.record_readable(each, each not in self.unreadable)
 
@@ -202,7 +204,7 @@ def run(
     Args:
         resync: The resync to repeat.
         lease: Lease that must be held.
-        health: Records every successful resync.
+        health: Records every resync that succeeded or was refused.
         interval: Seconds between two resyncs.
         stop: Ends the loop.
         first: Set after the first successful resync.
@@ -227,6 +229,8 @@ def _attempt(resync: Resync, health: Health, interval: float, first: threading.E
         queued = resync.once()
     except ApiError as error:
         log.warning("resync: %s", error)
+        if error.status == 403:
+            health.record_refusal()
         return min(error.retry_after or AGAIN, interval)
     except Exception:
         log.exception("resync")  # keep the thread alive, because without it lost events stay lost

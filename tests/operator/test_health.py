@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 
+from gog.metrics import definitions
 from gog_operator.health import PASS_SECONDS, Health, serve
 from gog_operator.workqueue import Key, WorkQueue
 
@@ -51,6 +52,16 @@ def test_a_resync_that_never_happened_is_unhealthy(health, time):
     health.problems()
     time.now += 3 * INTERVAL + 1
     assert "no resync for" in health.problems()[0]
+
+
+def test_an_operator_that_may_list_nothing_is_not_restarted(health, time):
+    health.record_resync()
+    listed = definitions.LAST_RESYNC._value.get()
+    for _ in range(10):
+        time.now += INTERVAL
+        health.record_refusal()
+        assert health.problems() == []
+    assert definitions.LAST_RESYNC._value.get() == listed, "the alert of a missing resync still fires"
 
 
 def test_an_operator_without_the_lease_is_healthy_and_has_time_to_resync_once_it_acquires_it(health, time):

@@ -8,6 +8,8 @@ from datetime import timedelta
 import pytest
 from support.operator_builders import NOW, manifest
 
+from gog import metrics
+from gog.metrics import definitions
 from gog_operator import resync
 from gog_operator.api.objects import SFTStage, parse
 from gog_operator.build.platform import Platform
@@ -150,6 +152,29 @@ def test_a_namespace_that_may_not_be_listed_is_not_watched_until_it_may_be_liste
     assert made.readable() == ("gone", "ns")
 
 
+def readable(namespace):
+    return definitions.NAMESPACE_READABLE.labels(namespace)._value.get()
+
+
+def test_the_only_namespace_is_reported_when_it_may_not_be_listed():
+    metrics.record_readable("gone", True)
+    made = make(OneForbidden(), WorkQueue(lambda: 0.0), "gone")
+    with pytest.raises(ApiError, match="403"):
+        made.once()
+    assert readable("gone") == 0 and made.readable() == ("gone",)
+
+
+def test_a_namespace_without_an_answer_keeps_what_was_reported_of_it():
+    metrics.record_readable("gone", True)
+    server = OneForbidden()
+    made = make(server, WorkQueue(lambda: 0.0), "gone", "ns")
+    made.once()
+    server.send = lambda request: (_ for _ in ()).throw(ApiError(503, "", "down"))
+    with pytest.raises(ApiError, match="503"):
+        made.once()
+    assert readable("gone") == 0 and made.readable() == ("ns",)
+
+
 class OneDown(Server):
     """Returns 503 in one namespace, as an overloaded server may."""
 
@@ -197,10 +222,13 @@ class Held:
 
 
 class Health:
-    count = 0
+    count = refusals = 0
 
     def record_resync(self):
         self.count += 1
+
+    def record_refusal(self):
+        self.refusals += 1
 
 
 def resync_some(server, before=lambda number: None, rounds=3):
@@ -245,3 +273,14 @@ def test_a_failed_resync_is_repeated_and_not_counted():
         server.send = working
 
     assert resync_some(server, up) == (False, 2)
+
+
+def test_a_refusal_counts_as_a_sign_of_life_and_not_as_a_resync():
+    health, stop = Health(), threading.Event()
+    made = make(OneForbidden(), WorkQueue(lambda: 0.0), "gone")
+    assert resync._attempt(made, health, 60, stop) == resync.AGAIN
+    assert (health.count, health.refusals, stop.is_set()) == (0, 1, False)
+    made.api.send = OneDown().send
+    made.namespaces = ("slow",)
+    resync._attempt(made, health, 60, stop)
+    assert health.refusals == 1, "a server that is down may be one that this operator cannot reach"
