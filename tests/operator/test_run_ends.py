@@ -7,6 +7,7 @@ from support.run_plans import complete, created, decide, failed, walk
 
 from gog_operator.api.meta import Reason
 from gog_operator.plan.actions import (
+    Blocked,
     DeleteObject,
     Event,
     ReportView,
@@ -77,12 +78,46 @@ def test_a_policy_at_an_address_of_the_user_is_never_reported_as_served():
     assert [each.reason for each in done.events] == ["Complete", "NotServed"] and not done.events[1].warning
 
 
-def test_a_run_that_fails_on_a_cluster_has_its_report_too():
-    run = make_run()
+def failing(report, **more):
+    run = make_run(**more)
     curate, sft = walk(run, until=2)
-    ended = decide(run, stages=[curate, failed(sft)], report=ReportView("absent"), is_persistent=True)
-    (write,) = ended.actions
-    assert isinstance(write, WriteReport) and write.run.holds("Failed") and failed(sft) in write.children
+    servers = [make_tool_server("grounding")]
+    return decide(run, stages=[curate, failed(sft)], servers=servers, report=report, is_persistent=True)
+
+
+def types(decision):
+    return {each.type for each in decision.status.conditions if each.status == "True"}
+
+
+def test_a_run_that_fails_on_a_cluster_is_failed_once_its_report_is_written():
+    writing = failing(ReportView("absent"))
+    (write,) = writing.actions
+    assert isinstance(write, WriteReport) and write.run.holds("Failed") and write.run.status.completion_time
+    assert "world-sft" in {each.name for each in write.children if each.holds("Failed")}
+    for waiting in (writing, failing(ReportView("writing"))):
+        assert types(waiting) == set() and waiting.status.completion_time is None and not waiting.events
+    assert not failing(ReportView("writing")).actions, "the servers stay, because a failed one is why the run ends"
+    ended = failing(ReportView("done"))
+    assert types(ended) == {"Failed"} and [each.reason for each in ended.events] == ["StageFailed"]
+    assert [each.name for each in ended.actions if isinstance(each, DeleteObject)] == ["world-grounding"]
+
+
+def test_the_report_of_a_failed_run_that_is_blocked_or_fails_is_reported():
+    blocked = failing(ReportView("writing", blocked=Blocked(Reason.SECRET_MISSING, "no Secret gog-s3")))
+    assert [each.reason for each in blocked.events] == ["SecretMissing"]
+    broken = failing(ReportView("failed", "disk"))
+    assert types(broken) == {"Failed"}
+    assert [each.reason for each in broken.events] == ["ReportFailed", "StageFailed"]
+
+
+def test_the_report_of_a_failed_run_is_no_longer_running_when_its_jobs_are_removed():
+    run = make_run(jobTtlSeconds=0)
+    for state in ("absent", "writing", "done"):
+        curate, sft = walk(run, until=2)
+        ended = decide(run, stages=[curate, failed(sft)], report=ReportView(state), is_persistent=True)
+        run = run.model_copy(update={"status": ended.status})
+        assert (ended.status.completion_time is not None) == (state == "done")
+        assert ended.status.jobs_removed_time is None
 
 
 def test_the_failure_of_one_arm_does_not_end_the_others():

@@ -156,16 +156,43 @@ def _wait_for_store_check(run: GoGRun, facts: Facts, now: datetime) -> Decision[
 
 
 def _end(run: GoGRun, facts: Facts, reason: Reason, message: str, now: datetime) -> Decision[RunStatus]:
-    """Ends running stages; when none is left, the run is Failed."""
-    actions = _wind_down(facts)
+    """Ends running stages; when none is left, writes the report, and then the run is Failed. The ToolServers are kept until
+    then, because one that failed is why the run ends."""
+    ready = (False, reason, message)
     if any(not stage.finished for stage in facts.stages.values()):
-        return Decision(changes.with_conditions(run, Ready=(False, reason, message), now=now).status, actions)
-    failed = changes.with_conditions(run, Failed=(True, reason, message), Ready=(False, reason, message), now=now)
+        return Decision(changes.with_conditions(run, Ready=ready, now=now).status, _wind_down(facts))
+    failed = changes.with_conditions(run, Failed=(True, reason, message), Ready=ready, now=now)
     failed = changes.update(failed, completion_time=now)
-    if facts.is_persistent and facts.report.state == "absent":
-        actions = (*actions, WriteReport(failed, (*facts.stages.values(), *facts.tool_servers.values())))
+    if (reporting := _report(run, failed, facts, ready, now)) is not None:
+        return reporting
     event = Event(str(reason), f"{run.name} failed: {message}", warning=True)
-    return Decision(failed.status, actions, (event,))
+    return Decision(failed.status, _wind_down(facts), (*_report_event(facts), event))
+
+
+def _report(
+    run: GoGRun, ended: GoGRun, facts: Facts, ready: tuple[bool, Reason, str], now: datetime
+) -> Decision[RunStatus] | None:
+    """What to do until the report is written; None once it is, or cannot be.
+
+    Args:
+        run: The run as it is.
+        ended: The run as it will be.
+        facts: What was observed.
+        ready: Its Ready condition meanwhile.
+        now: The time.
+    """
+    if not facts.is_persistent or facts.report.state not in ("absent", "writing"):
+        return None
+    waiting, blocked = changes.with_ready(run, ready, facts.report.blocked, now)
+    report = WriteReport(ended, (*facts.stages.values(), *facts.tool_servers.values()))
+    return Decision(waiting.status, (report,) if facts.report.state == "absent" else (), blocked)
+
+
+def _report_event(facts: Facts) -> tuple[Event, ...]:
+    """The event that the report could not be written."""
+    if facts.report.state != "failed":
+        return ()
+    return (Event("ReportFailed", f"the report could not be written: {facts.report.message}", warning=True),)
 
 
 def _wind_down(facts: Facts, keep: str = "") -> tuple[Action, ...]:
@@ -324,17 +351,10 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     last = facts.stages.get(run.status.stage)
     figures = summary.of_run(last.store_key, last, run.status.summary) if last is not None else run.status.summary
     done = changes.update(done, completion_time=now, summary=figures)
-    if facts.is_persistent and facts.report.state in ("absent", "writing"):
-        waiting, blocked = changes.with_ready(
-            run, (True, Reason.REPORTING, "writing the report"), facts.report.blocked, now
-        )
-        report = WriteReport(done, (*facts.stages.values(), *facts.tool_servers.values()))
-        return Decision(waiting.status, (report,) if facts.report.state == "absent" else (), blocked)
-    events = [Event("Complete", f"{run.name} is complete")]
-    if facts.report.state == "failed":
-        events.insert(
-            0, Event("ReportFailed", f"the report could not be written: {facts.report.message}", warning=True)
-        )
+    ready = (True, Reason.REPORTING, "writing the report")
+    if (reporting := _report(run, done, facts, ready, now)) is not None:
+        return reporting
+    events = (*_report_event(facts), Event("Complete", f"{run.name} is complete"))
     served = _serve(done, facts, now)
     return Decision(served.status, served.actions, (*events, *served.events), served.requeue_after)
 
