@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import support.operator_golden as golden
-from support.operator_builders import NOW, READY_DATA, STORE
+from support.operator_builders import NOW, READY_DATA, STORE, later
 from support.run_plans import created
 
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import GoGRun
+from gog_operator.api.records import Preparation
 from gog_operator.build import fetch_job, pods
 from gog_operator.build.platform import Platform
 from gog_operator.plan import run as rule
@@ -24,9 +25,9 @@ def made(**spec) -> GoGRun:
     return golden.thing("GoGRun", "world", body)
 
 
-def decide(run, view):
+def decide(run, view, now=NOW):
     facts = rule.Facts({}, {}, READY_DATA, STORE, is_persistent=True, sources=view)
-    return rule.plan(run, facts, NOW)
+    return rule.plan(run, facts, now)
 
 
 def condition(decision, type_):
@@ -59,6 +60,22 @@ def test_a_gated_model_ends_the_run_with_the_remedy():
     view = SourcesView("failed", message="hf://org/model: access to this model must be granted by its owner")
     failed = condition(decide(made(), view), "Failed")
     assert failed.reason == Reason.FETCH_FAILED and failed.message.startswith("spec.model: hf://org/model: access")
+
+
+def test_an_outage_of_the_hub_is_reported_and_the_sources_are_fetched_again_later_and_later():
+    down, run, delays = SourcesView("unavailable", message="hf://org/model: the Hub is down"), made(), []
+    for _ in range(3):
+        waits = decide(run, down)
+        assert condition(waits, "ModelFetched").reason == condition(waits, "Ready").reason == Reason.FETCH_FAILED
+        assert not [each for each in waits.status.conditions if each.type == "Failed"] and waits.actions == ()
+        assert [(each.reason, each.warning) for each in waits.events] == [("FetchFailed", True)]
+        delays.append(waits.requeue_after)
+        run = run.model_copy(update={"status": waits.status})
+        assert decide(run, down).events == () and decide(run, down).status == run.status
+        assert decide(run, down, later(301)).actions == (FetchSources(),)
+        run = run.model_copy(update={"status": decide(run, SourcesView("fetching"), later(301)).status})
+    assert delays == [2.0, 4.0, 8.0]
+    assert decide(run, DONE).status.preparation == Preparation()
 
 
 def test_a_job_that_waits_for_its_claim_says_so():

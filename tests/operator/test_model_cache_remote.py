@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.fault_harness import Harness, condition
 from support.remote_harness import Workplace
 
 from gog_operator.cluster import paths
@@ -44,3 +45,36 @@ def test_a_gated_model_ends_the_run_before_a_stage_exists(place):
     failed = place.condition("GoGRun", "world", "Failed")
     assert failed["reason"] == "FetchFailed" and "must be granted by its owner" in failed["message"]
     assert not place.stages()
+
+
+def attempts(harness):
+    """Failed attempts to prepare what the run reads."""
+    return harness.run.get("status", {}).get("preparation", {}).get("failures", 0)
+
+
+def broken(harness, reason):
+    """The message of the run's Ready condition, if it has that reason."""
+    found = [each for each in harness.conditions() if each.startswith(f"world Ready False {reason}")]
+    return found[0] if found else ""
+
+
+def test_an_outage_of_the_hub_delays_the_run_and_does_not_end_it(bare_api_server):
+    harness = Harness(str(bare_api_server.kubeconfig), "hub-outage", **{**CACHED, "checkTools": False})
+    end = {"exitCode": 1, "message": "gog: hf://org/model: the Hub does not answer"}
+    harness.scenario.store_job = lambda name: end if name.endswith("-fetch") else {}
+    harness.until(lambda: attempts(harness) == 2)
+    assert "the Hub does not answer" in broken(harness, "FetchFailed") and not harness.finished
+    harness.scenario.store_job = lambda name: {}
+    harness.until(lambda: harness.get("CurateStage", "world-curate"))
+    assert attempts(harness) == 0
+
+
+def test_an_outage_of_the_store_delays_a_dataset_and_one_that_is_refused_ends_the_run(bare_api_server):
+    harness = Harness(str(bare_api_server.kubeconfig), "store-outage", checkTools=False)
+    end = {"exitCode": 1, "message": "gog: s3://bucket: does not answer"}
+    harness.scenario.store_job = lambda name: end if name.endswith("-data") else {}
+    harness.until(lambda: attempts(harness) == 2)
+    assert "does not answer" in broken(harness, "DataFailed") and not harness.finished
+    end |= {"exitCode": 2, "message": "gog: holds another dataset"}
+    harness.until(lambda: harness.finished)
+    assert "holds another dataset" in condition(harness.run, "Failed", "True")["message"]

@@ -7,6 +7,7 @@ from support.operator_builders import NOW, READY_DATA, holding, later, make_stag
 
 from gog_operator.api.meta import CANCEL, Reason
 from gog_operator.api.objects import Progress, WaitingFor
+from gog_operator.api.records import Preparation
 from gog_operator.plan import stage as rule
 from gog_operator.plan.actions import (
     Blocked,
@@ -54,6 +55,16 @@ def test_the_dataset_is_made_before_the_first_attempt():
 def test_a_dataset_that_cannot_be_made_fails_the_stage_with_its_cause():
     failed = condition(decide(make_stage(), data=DataView("failed", message="exit 2: seed")), "Failed")
     assert (failed.reason, failed.message) == (Reason.DATA_FAILED, "the dataset cannot be made: exit 2: seed")
+
+
+def test_a_dataset_that_cannot_be_made_for_a_while_is_made_later():
+    down = DataView("unavailable", message="s3://b: does not answer")
+    waits = decide(make_stage(), data=down)
+    assert condition(waits, "Ready").reason == Reason.DATA_FAILED and waits.requeue_after == 2.0
+    assert condition(waits, "Failed") is None and waits.actions == ()
+    stage = after(make_stage(), waits)
+    assert decide(stage, later(3), data=down).actions == (PrepareData(),)
+    assert decide(stage, later(3)).status.preparation == Preparation()
 
 
 def test_a_stage_waits_for_the_tool_servers_that_its_spec_names_and_receives_their_urls():

@@ -65,6 +65,13 @@ def test_a_tool_server_without_its_dataset_reports_the_cause_once(view, why, sen
     assert decide(after(tool_server, first), later(5), data=view).events == ()
 
 
+def test_a_dataset_that_cannot_be_made_for_a_while_is_made_later():
+    tool_server, down = make_tool_server(data={"world": {}}), DataView("unavailable", message="s3://b: does not answer")
+    waits = decide(tool_server, data=down)
+    assert (reason(waits), waits.actions, waits.requeue_after) == (Reason.DATA_FAILED, (), 2.0)
+    assert decide(after(tool_server, waits), later(3), data=down).actions == (PrepareData(),)
+
+
 def test_a_server_that_becomes_ready_is_announced_once():
     tool_server = make_tool_server()
     ready = decide(tool_server, server=READY)

@@ -61,11 +61,19 @@ def _job_status(pod: Document) -> dict[str, Any]:
     if pod["status"]["phase"] == "Succeeded":
         kinds, reason, counts = ("SuccessCriteriaMet", "Complete"), "CompletionsReached", {"succeeded": 1}
     else:
-        kinds, reason, counts = ("FailureTarget", "Failed"), "PodFailurePolicy", {"failed": 1}
+        kinds, reason, counts = ("FailureTarget", "Failed"), _failure(pod), {"failed": 1}
     stamp = cluster_actors.now()
     common = {"status": "True", "reason": reason, "lastTransitionTime": stamp, "lastProbeTime": stamp}
     ended = {"completionTime": stamp} if "succeeded" in counts else {}
     return {"conditions": [{"type": each, **common} for each in kinds], "startTime": stamp, **ended, **counts}
+
+
+def _failure(pod: Document) -> str:
+    """The reason of a failed Job: its policy ends it at once after exit code 2."""
+    codes = {
+        (each.get("state") or {}).get("terminated", {}).get("exitCode") for each in pod["status"]["containerStatuses"]
+    }
+    return "PodFailurePolicy" if 2 in codes else "BackoffLimitExceeded"
 
 
 def _ended(status: Document) -> bool:

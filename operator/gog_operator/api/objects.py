@@ -28,7 +28,7 @@ from gog_operator.api.meta import (
     Metadata,
     OwnerReference,
 )
-from gog_operator.api.records import AttemptEnd, CanaryStatus, Erasure, StoreCheck, ToolCheck
+from gog_operator.api.records import AttemptEnd, CanaryStatus, Erasure, Preparation, StoreCheck, ToolCheck
 
 if TYPE_CHECKING:
     Role = str
@@ -80,6 +80,7 @@ class Status(Spec):
     observed_generation: int = Field(0, description="The metadata.generation that this status refers to.")
     start_time: datetime | None = Field(None, description="When work on it started.")
     completion_time: datetime | None = Field(None, description="When it completed or failed.")
+    preparation: Preparation = Field(Preparation(), description="The repeated fetch of its sources, or of its dataset.")
 
 
 class RunStatus(Status, settings.FetchedSources):

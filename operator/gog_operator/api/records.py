@@ -36,6 +36,13 @@ class Erasure(Spec):
     retry_time: datetime | None = Field(None, description="When the next attempt starts.")
 
 
+class Preparation(Spec):
+    """Attempts to fetch sources or to make the dataset that failed and may succeed later."""
+
+    failures: int = Field(0, description="Number of failed attempts in a row.")
+    retry_time: datetime | None = Field(None, description="When the next attempt starts.")
+
+
 class StoreCheck(Spec):
     """Looks at the store that failed since the attempt ended."""
 

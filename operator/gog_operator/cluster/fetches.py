@@ -41,7 +41,7 @@ def view(run: GoGRun, jobs: StoreJobs, platform: Platform, poll: Callable[[str],
         case "absent":
             return SourcesView("absent")
         case "failed":
-            return SourcesView("failed", message=found.message)
+            return SourcesView("failed" if found.is_invalid else "unavailable", message=found.message)
         case "running":
             progress = poll(jobs.page(job_name(run), "/progress"))
             size = progress.step if progress is not None else 0

@@ -282,8 +282,10 @@ class RemoteCluster(AgentsOfCluster):
                 return DataView("ready", settings.DataSpec(uri=self._store(owner).uri))
             case "running":
                 return DataView("preparing", blocked=view.blocked)
-            case other:
-                return DataView(other, message=view.message)
+            case "failed":
+                return DataView("failed" if view.is_invalid else "unavailable", message=view.message)
+            case _:
+                return DataView("absent")
 
     def sources(self, run: GoGRun) -> SourcesView:
         view = fetches.view(run, self.store_jobs, self.platform, polls.reader(self.polls, self._key(run)))

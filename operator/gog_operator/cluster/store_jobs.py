@@ -27,6 +27,8 @@ from gog_operator.plan.actions import Blocked
 
 RESULT = "gog.dev/result"
 """Annotation of a Job that holds its result as JSON."""
+INVALID_REASON = "PodFailurePolicy"
+"""Reason of a Job that the rule of `build/store_jobs.py` for exit code 2 has ended."""
 MAX_RESULT = 4096
 """Maximum length of a termination message, in characters."""
 
@@ -43,6 +45,8 @@ class StoreJobView:
     """Why it failed."""
     blocked: Blocked | None = None
     """Why it does not start."""
+    is_invalid: bool = False
+    """Whether it failed because it refused its input, so that another would fail, too."""
     uid: str = ""
     """The Job's uid; empty if no Job exists."""
 
@@ -65,9 +69,7 @@ class StoreJobs:
         if _holds(job, "Complete"):
             return self._done(name)
         if _holds(job, "Failed") or _holds(job, "FailureTarget"):
-            ending = pods.ending(self._pods(name))
-            why = attempts.last_line(ending.lines) or ending.cause or _message(job, "Failed")
-            return StoreJobView("failed", message=why)
+            return self._failed(name, job)
         found = self._pods(name)
         if not pods.started(found) and self.api.find(paths.CONFIG_MAPS.path(self.namespace, name)) is None:
             return StoreJobView("absent")  # the ConfigMap is gone, and the pod would wait for it forever
@@ -75,6 +77,14 @@ class StoreJobs:
             pods.blocked(found) or mounts.blocked(self.api, self.namespace, found) if found else self._refusal(job)
         )
         return StoreJobView("running", blocked=blocked)
+
+    def _failed(self, name: str, job: Mapping[str, Any]) -> StoreJobView:
+        """Why a job failed: in the words of the pod that refused its input, else of the first that failed."""
+        found, invalid = self._pods(name), _is_invalid(job)
+        refused = (pods.ending([each]) for each in found if invalid)
+        ending = next((each for each in refused if each.exit_code == store_jobs.INVALID), pods.ending(found))
+        why = attempts.last_line(ending.lines) or ending.cause or _message(job, "Failed")
+        return StoreJobView("failed", message=why, is_invalid=invalid)
 
     def start(
         self,
@@ -221,6 +231,12 @@ def _finished(result: Mapping[str, Any] | None, text: str) -> StoreJobView:
 def _holds(job: Mapping[str, Any], type_: str) -> bool:
     conditions = job.get("status", {}).get("conditions") or ()
     return any(each.get("type") == type_ and each.get("status") == "True" for each in conditions)
+
+
+def _is_invalid(job: Mapping[str, Any]) -> bool:
+    """Whether the policy for exit code 2 has ended the job."""
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any(each.get("reason") == INVALID_REASON for each in conditions if each.get("type") != "Complete")
 
 
 def _message(job: Mapping[str, Any], type_: str) -> str:

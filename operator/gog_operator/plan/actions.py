@@ -120,8 +120,8 @@ class ServerView:
 class DataView:
     """The dataset."""
 
-    state: Literal["absent", "preparing", "ready", "failed"]
-    """absent: nothing was requested yet."""
+    state: Literal["absent", "preparing", "ready", "failed", "unavailable"]
+    """absent: nothing was requested yet; failed: a user has to correct something; unavailable: a fault that may pass."""
     spec: settings.DataSpec | None = None
     """Where it is, once it is ready."""
     message: str = ""
@@ -134,8 +134,9 @@ class DataView:
 class SourcesView:
     """The fetch of a run's sources into the model cache."""
 
-    state: Literal["skipped", "absent", "fetching", "done", "failed"]
-    """skipped: pods fetch them, or they were fetched before; absent: the job was not started."""
+    state: Literal["skipped", "absent", "fetching", "done", "failed", "unavailable"]
+    """skipped: pods fetch them, or they were fetched before; absent: the job was not started; failed: a user has to correct
+    something; unavailable: a fault that may pass."""
     volumes: Mapping[str, str] = field(default_factory=dict)
     """Volume of each source by its address, once it is done."""
     message: str = ""

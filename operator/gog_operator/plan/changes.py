@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from gog_operator.api import conditions
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import GoGRun, Object, Stage
+from gog_operator.api.objects import GoGRun, Object, Stage, ToolServer
 from gog_operator.plan.actions import Blocked, Event
 
-Thing = TypeVar("Thing", GoGRun, Stage)
+Thing = TypeVar("Thing", GoGRun, Stage, ToolServer)
 
 
 def update(thing: Thing, **fields: Any) -> Thing:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from gog import spec as settings
-from gog_operator.plan.actions import Action, DataView, PrepareData
+from gog_operator.api.meta import Reason
+from gog_operator.plan import changes, preparation
+from gog_operator.plan.actions import DataView, Decision, PrepareData
+from gog_operator.plan.changes import Thing
 
 
 def ready(data: settings.DataSpec | None, view: DataView) -> bool:
@@ -11,13 +17,25 @@ def ready(data: settings.DataSpec | None, view: DataView) -> bool:
     return data is None or data.world is None or view.state == "ready"
 
 
-def preparation(data: settings.DataSpec | None, view: DataView) -> tuple[Action, ...]:
-    """The action that starts the preparation, where it has not started."""
-    if data is None or data.world is None or view.state != "absent":
-        return ()
-    return (PrepareData(),)
-
-
 def failure(view: DataView) -> str:
-    """Why the dataset cannot be made; empty if it can."""
-    return f"the dataset cannot be made: {view.message}" if view.state == "failed" else ""
+    """Why the dataset cannot be made; empty if it can, or may be later."""
+    return _failed(view) if view.state == "failed" else ""
+
+
+def plan(thing: Thing, view: DataView, message: str, now: datetime) -> Decision[Any]:
+    """What to do until the dataset can be read.
+
+    Args:
+        thing: What waits for it.
+        view: The dataset, which is neither ready nor refused.
+        message: Message of the Ready condition while it is made.
+        now: The time.
+    """
+    if view.state == "unavailable":
+        return preparation.retry(thing, Reason.DATA_FAILED, _failed(view), PrepareData(), now)
+    thing, events = changes.with_ready(preparation.begun(thing), (False, Reason.PREPARING, message), view.blocked, now)
+    return Decision(thing.status, (PrepareData(),) if view.state == "absent" else (), events)
+
+
+def _failed(view: DataView) -> str:
+    return f"the dataset cannot be made: {view.message}"

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime
 
+from gog_operator.api.objects import GoGRun, Stage
 from gog_operator.plan.actions import AnyStatus, Decision, RemoveJobs
-from gog_operator.plan.changes import Thing
 
 
-def plan(thing: Thing, decision: Decision[AnyStatus], default: int | None, now: datetime) -> Decision[AnyStatus]:
+def plan(
+    thing: GoGRun | Stage, decision: Decision[AnyStatus], default: int | None, now: datetime
+) -> Decision[AnyStatus]:
     """A decision about a finished object, with the removal of its jobs.
 
     Args:

@@ -28,6 +28,7 @@ from gog_operator.plan import (
     data,
     images,
     job_ttl,
+    preparation,
     served_policy,
     serving,
     sources,
@@ -117,10 +118,8 @@ def plan(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     if not sources.ready(run, facts.sources):
         return sources.plan(run, facts.sources, now)
     if not data.ready(run.spec.data, facts.data):
-        ready = (False, Reason.PREPARING, "preparing the dataset")
-        run, events = changes.with_ready(run, ready, facts.data.blocked, now)
-        return Decision(run.status, data.preparation(run.spec.data, facts.data), events)
-    return _advance(run, facts, now)
+        return data.plan(run, facts.data, "preparing the dataset", now)
+    return _advance(preparation.over(run), facts, now)
 
 
 def _failure(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:

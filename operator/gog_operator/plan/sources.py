@@ -10,7 +10,7 @@ from datetime import datetime
 
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import GoGRun, RunStatus
-from gog_operator.plan import changes
+from gog_operator.plan import changes, preparation
 from gog_operator.plan.actions import Decision, Event, FetchSources, SourcesView
 
 POLL_SECONDS = 5.0
@@ -23,7 +23,7 @@ def ready(run: GoGRun, view: SourcesView) -> bool:
 
 
 def failure(view: SourcesView) -> str:
-    """Why the sources cannot be fetched; empty if they can."""
+    """Why the sources cannot be fetched; empty if they can, or may be later."""
     return f"spec.model: {view.message}" if view.state == "failed" else ""
 
 
@@ -31,8 +31,13 @@ def plan(run: GoGRun, view: SourcesView, now: datetime) -> Decision[RunStatus]:
     """What to do until the sources have been fetched."""
     if view.state == "done":
         run = changes.with_conditions(run, ModelFetched=(True, Reason.FETCHED, view.message), now=now)
-        run = changes.update(run, sources=dict(view.volumes))
+        run = changes.update(preparation.over(run), sources=dict(view.volumes))
         return Decision(run.status, events=(Event("ModelFetched", f"{run.name}: {view.message}"),), requeue_after=0)
+    if view.state == "unavailable":
+        message = f"the sources cannot be fetched: {view.message}"
+        run = changes.with_conditions(run, ModelFetched=(False, Reason.FETCH_FAILED, message), now=now)
+        return preparation.retry(run, Reason.FETCH_FAILED, message, FetchSources(), now)
+    run = preparation.begun(run)
     message = view.message or "fetching the run's sources into the model cache"
     fetched = (False, view.blocked.reason, view.blocked.message) if view.blocked else (False, Reason.FETCHING, message)
     run = changes.with_conditions(run, ModelFetched=fetched, now=now)

@@ -22,7 +22,7 @@ from gog import spec as settings
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import Progress, Stage, StageStatus, ToolServer
 from gog_operator.api.records import AttemptEnd, StoreCheck
-from gog_operator.plan import attempts, changes, data, images, job_ttl, summary
+from gog_operator.plan import attempts, changes, data, images, job_ttl, preparation, summary
 from gog_operator.plan.actions import (
     Blocked,
     CancelJob,
@@ -120,9 +120,8 @@ def _begin(stage: Stage, facts: Facts, now: datetime) -> Decision[StageStatus]:
     if not data.ready(stage.spec.data, facts.data):
         if failure := data.failure(facts.data):
             return _fail(stage, Reason.DATA_FAILED, failure, now)
-        ready = (False, Reason.PREPARING, "waiting for the dataset")
-        stage, events = changes.with_ready(stage, ready, facts.data.blocked, now)
-        return Decision(stage.status, data.preparation(stage.spec.data, facts.data), events)
+        return data.plan(stage, facts.data, "waiting for the dataset", now)
+    stage = preparation.over(stage)
     missing = unready(stage, facts)
     if missing:
         message = f"waiting for {', '.join(missing)}"

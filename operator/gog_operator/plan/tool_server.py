@@ -16,7 +16,7 @@ from typing import Any
 from gog_operator.api import conditions
 from gog_operator.api.meta import ImageStatus, Reason
 from gog_operator.api.objects import ToolServer, ToolServerStatus
-from gog_operator.plan import attempts, changes, data, images
+from gog_operator.plan import attempts, changes, data, images, preparation
 from gog_operator.plan.actions import (
     Action,
     Blocked,
@@ -24,6 +24,7 @@ from gog_operator.plan.actions import (
     Decision,
     Event,
     LoadVersion,
+    PrepareData,
     ServerView,
     StartServer,
     StopServer,
@@ -71,6 +72,8 @@ def plan(tool_server: ToolServer, facts: Facts, now: datetime) -> Decision[ToolS
         return Decision(status, (StopServer(),) if server and server.state != "exited" else ())
     if not data.ready(tool_server.spec.data, facts.data):
         return _wait_for_data(tool_server, facts.data, now)
+    tool_server = preparation.over(tool_server)
+    status = tool_server.status
     if server is None or not server.current:
         starting = _not_ready(tool_server, Reason.STARTING, "", now).model_copy(update={"retry_time": None})
         return Decision(starting, (StartServer(status.port or tool_server.spec.port),))
@@ -121,11 +124,14 @@ def failure(tool_server: ToolServer) -> str | None:
 
 def _wait_for_data(tool_server: ToolServer, view: DataView, now: datetime) -> Decision[ToolServerStatus]:
     """Prepares the dataset and waits for it; reports what blocks it, or why it failed."""
-    failure = data.failure(view)
+    if view.state == "unavailable":
+        return data.plan(tool_server, view, "", now)
+    tool_server, failure = preparation.begun(tool_server), data.failure(view)
     blocked = Blocked(Reason.DATA_FAILED, failure) if failure else view.blocked
     reason, message = (blocked.reason, blocked.message) if blocked else (Reason.PREPARING, "waiting for the dataset")
     waiting = _not_ready(tool_server, reason, message, now)
-    return Decision(waiting, data.preparation(tool_server.spec.data, view), changes.blocked_event(tool_server, blocked))
+    actions = (PrepareData(),) if view.state == "absent" else ()
+    return Decision(waiting, actions, changes.blocked_event(tool_server, blocked))
 
 
 def _wait_until_ready(
