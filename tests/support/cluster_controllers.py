@@ -136,7 +136,10 @@ def _services(api: Api, namespace: str, scenario: Scenario) -> None:
                 "ownerReferences": [owner],
             },
             "addressType": "IPv4",
-            "endpoints": [{"addresses": [each], "conditions": {"ready": True}} for each in ADDRESSES],
+            "endpoints": [
+                {"addresses": [each], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": each}}
+                for each in ADDRESSES
+            ],
             "ports": [{"name": "http", "port": inference.PORT, "protocol": "TCP"}],
         }
         _create(api, paths.ENDPOINT_SLICES.path(namespace), body)

@@ -9,6 +9,7 @@ creates new pods.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,9 @@ CRASHES = 3
 """Container restarts after which a server counts as exited."""
 RESTARTED = "gog.dev/restarted-at"
 """Annotation whose new value creates new pods."""
+
+ADDRESS_TYPES = ("IPv4", "IPv6")
+"""Types of EndpointSlices with addresses of pods."""
 
 Document = Mapping[str, Any]
 
@@ -131,13 +135,14 @@ class KServeServers:
             self.api.delete(path, live["metadata"]["uid"])
 
     def addresses(self, tool_server: ToolServer) -> tuple[str, ...]:
-        """`http://10.1.2.3:8080` for every pod of a policy, ready or not."""
+        """`http://10.1.2.3:8080` for every pod of a policy, ready or not. A tenant may label slices of its own, so names, what
+        is no pod, and addresses of a node itself are left out."""
         selector = f"kubernetes.io/service-name={inference.headless(tool_server)['metadata']['name']}"
         found: set[str] = set()
         for each in items(self.api, paths.ENDPOINT_SLICES.path(self.namespace), selector):
-            for one in each.get("endpoints") or ():
-                if not one.get("conditions", {}).get("terminating"):
-                    found |= {host if ":" not in host else f"[{host}]" for host in one.get("addresses") or ()}
+            for one in each.get("endpoints") or () if each.get("addressType") in ADDRESS_TYPES else ():
+                if _is_pod(one) and not (one.get("conditions") or {}).get("terminating"):
+                    found |= {_host(address) for address in one.get("addresses") or ()} - {""}
         return tuple(sorted(f"http://{host}:{inference.PORT}" for host in found))
 
     def pods(self, service: str) -> list[dict[str, Any]]:
@@ -164,6 +169,23 @@ def _is_settled(tool_server: ToolServer, facts: Mapping[str, Any]) -> bool:
 def selector(service: str) -> str:
     """Label selector of the pods that KServe creates for an InferenceService."""
     return f"app=isvc.{service}-predictor"
+
+
+def _is_pod(endpoint: Document) -> bool:
+    """Whether an endpoint refers to a pod."""
+    return (endpoint.get("targetRef") or {}).get("kind") == "Pod"
+
+
+def _host(address: object) -> str:
+    """The host of a URL with a pod's address; empty for what can be none."""
+    try:
+        found = ipaddress.ip_address(str(address))
+    except ValueError:
+        return ""
+    scoped = isinstance(found, ipaddress.IPv6Address) and found.scope_id is not None
+    if scoped or found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified:
+        return ""
+    return str(found) if found.version == 4 else f"[{found}]"
 
 
 def holds(document: Document, type_: str) -> bool:
