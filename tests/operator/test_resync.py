@@ -55,6 +55,16 @@ def test_a_pod_is_asked_for_its_progress_only_while_its_job_runs():
     assert addresses == ["http://tune-a1-trainer-0-0.tune-a1.ns.svc:9090/progress"]
 
 
+@pytest.mark.parametrize("name", ["evil.example/x?", "a@evil.example", "A", "", "-", "a.b"])
+def test_a_name_of_a_job_in_a_status_that_is_none_never_becomes_part_of_an_address(name):
+    addresses = []
+    cluster = RemoteCluster(Snapshot(), "ns", Platform(), lambda url, timeout: addresses.append(url))
+    own = {"apiVersion": "batch.volcano.sh/v1alpha1", "kind": "Job", "name": name}
+    cluster.progress(parse(document("SFTStage", "tune", status={"attempt": 1, "jobRef": own})), JobView("running"))
+    (address,) = addresses
+    assert address.startswith("http://tune-") and address.endswith("-a1.ns.svc:9090/progress")
+
+
 def test_a_new_object_needs_a_pass_at_once():
     assert asked(document()) == 0
 

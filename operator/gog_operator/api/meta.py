@@ -261,4 +261,5 @@ class JobReference(Spec):
 
     api_version: str = Field("", max_length=253, description="Group and version of the job.")
     kind: str = Field("", max_length=63, description="Kind of the job.")
-    name: str = Field("", max_length=63, description="Name of the job.")
+    name: str = Field("", max_length=63, description="Name of the job.", json_schema_extra={"pattern": _NAME})
+    """Checked by the API server; a status that has another one all the same must be readable."""

@@ -27,6 +27,7 @@ from gog_operator.api.meta import (
     JobReference,
     Metadata,
     OwnerReference,
+    is_name,
 )
 from gog_operator.api.records import AttemptEnd, CanaryStatus, Erasure, Preparation, StoreCheck, ToolCheck
 
@@ -271,7 +272,7 @@ class Stage(Object):
     def job_name(self) -> str:
         """Name of the newest attempt's job, as it was written with the attempt's number."""
         known = self.status.job_ref
-        return known.name if known is not None and known.name else names.job(self.name, self.status.attempt)
+        return known.name if known is not None and is_name(known.name) else names.job(self.name, self.status.attempt)
 
 
 class CurateStage(Stage):
