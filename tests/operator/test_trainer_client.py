@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -138,3 +139,17 @@ def test_the_longest_of_too_many_metrics_are_dropped():
 @pytest.mark.parametrize("body", [None, {}, {"epoch": 3}])
 def test_without_a_known_field_there_is_no_progress(body):
     assert parse_progress(body) is None
+
+
+def test_a_name_that_is_not_resolved_in_time_is_abandoned_at_the_deadline(monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(120) and [])
+    begun = time.monotonic()
+    try:
+        for _ in range(2 * bounded_http.LOOKUPS):
+            with pytest.raises(OSError):
+                bounded_http.request("http://slow.example:9090/progress", seconds=0.05, limit=10)
+        assert time.monotonic() - begun < 60
+        assert len([each for each in threading.enumerate() if each.name.startswith("lookup")]) <= bounded_http.LOOKUPS
+    finally:
+        released.set()

@@ -1,15 +1,30 @@
 """One HTTP request to a pod, bounded in time and size.
 
 Problem: the server in a pod belongs to a tenant, and the operator serves all tenants. A response that trickles,
-redirects or never ends would block a worker. Decision: one deadline covers connecting, sending and reading; the bytes
-read are limited; redirects and proxies are disabled. Only the system's resolver bounds name resolution.
+redirects or never ends would block a worker. Decision: one deadline covers resolving the name, connecting, sending and
+reading; the bytes read are limited; redirects and proxies are disabled. A lookup in the system's resolver cannot be
+interrupted, so it is left to its thread at the deadline; while as many as there are threads hang, others wait for one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+LOOKUPS = 32
+"""Maximum number of names that are resolved at the same time."""
+
+
+class _Lookups(ThreadPoolExecutor):
+    """Threads that event loops share. The end of a loop does not wait for them."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Does nothing: another loop may use them."""
+
+
+_LOOKUPS = _Lookups(LOOKUPS, thread_name_prefix="lookup")
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,9 @@ def request(
     Raises:
         OSError: there was no response in time.
     """
-    return asyncio.run(_request(url, seconds, limit, body, dict(headers or {})))
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(_LOOKUPS)
+        return runner.run(_request(url, seconds, limit, body, dict(headers or {})))
 
 
 async def _request(url: str, seconds: float, limit: int, body: bytes | None, headers: dict[str, str]) -> Answer:
