@@ -389,6 +389,40 @@ def test_place_and_size_of_the_pods_may_change_while_suspended(kubectl, kind, ch
     kubectl(*patch({"suspend": False, next(iter(change)): None}))
 
 
+RESIZED = [
+    ({"stages": {"grpo": {"workers": {"replicas": 4, "gpus": 8}}}}, ""),
+    ({"stages": {"sft": {"workers": {"memory": "64Gi"}}}}, ""),
+    ({"stages": {"grpo": {"workers": None}}}, ""),
+    ({"stages": {"sft": None}}, ""),
+    ({"stages": {"grpo": {"steps": 2}}}, "spec.stages.grpo: Forbidden: cannot change"),
+    ({"stages": {"grpo": {"steps": 2, "workers": {"replicas": 2}}}}, "spec.stages.grpo: Forbidden: cannot change"),
+    ({"stages": {"grpo": {"gaze": False}}}, "spec.stages.grpo: Forbidden: cannot change"),
+    ({"stages": {"grpo": None}}, "spec.stages: Forbidden: cannot change"),
+    ({"stages": {"evaluate": {"samples": 1}}}, "spec.stages: Forbidden: cannot change"),
+    ({"stages": {"evaluate": {"samples": 1, "workers": {"gpus": 1}}}}, "spec.stages: Forbidden: cannot change"),
+    ({"stages": {"skip": ["curate"]}}, "spec.stages: Forbidden: cannot change"),
+    ({"stages": None}, "spec.stages: Forbidden: cannot change"),
+]
+
+
+def test_of_the_stages_of_a_suspended_run_the_workers_may_change_and_nothing_else(kubectl):
+    def patch(spec):
+        return ("patch", "gogruns.gog.dev", "resized", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    given = {"stages": {"grpo": {"steps": 1, "gaze": "select"}}}
+    kubectl("create", "-f", "-", input=yaml.safe_dump(made("GoGRun", "resized", **given)))
+    change = RESIZED[0][0]
+    assert "workers can change while it is suspended" in refusal(kubectl, *patch(change))
+    kubectl(*patch({"suspend": True}))
+    for change, sentence in RESIZED:
+        if sentence:
+            assert sentence in refusal(kubectl, *patch(change)), change
+        else:
+            kubectl(*patch(change))
+    kubectl(*patch({"suspend": False}))
+    assert "cannot change" in refusal(kubectl, *patch(RESIZED[0][0]))
+
+
 def test_off_without_quotes_is_false_for_kubectl_and_off_for_gog(kubectl):
     text = yaml.safe_dump(made("GRPOStage", "bare")) + "  gaze: off\n  levels: [1, '2', easy]\n"
     kubectl("create", "-f", "-", input=text)

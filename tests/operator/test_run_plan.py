@@ -271,3 +271,47 @@ def test_a_stage_resumes_in_the_present_place_of_its_run():
     moved = decide(make_run(scheduling={"queue": "large", "nodeSelector": {"pool": "a"}}), stages=[held])
     change = {"queue": "large", "nodeSelector": {"zone": None}}
     assert moved.actions[0] == PatchObject("CurateStage", "world-curate", spec={"suspend": False, "scheduling": change})
+
+
+def sized(**workers):
+    return make_run(stages={"curate": {"workers": workers}, "sft": {"workers": workers}})
+
+
+def held_stage(run, **workers):
+    """The first stage of a run, suspended; workers: a user's own change of it."""
+    (curate,) = [each for each in created(decide(run)) if each.kind == "CurateStage"]
+    spec = {"suspend": True}
+    if workers:
+        spec["workers"] = curate.spec.workers.model_copy(update=workers)
+    return curate.model_copy(update={"spec": curate.spec.model_copy(update=spec)})
+
+
+def test_a_stage_resumes_in_the_present_size_of_its_run():
+    held = held_stage(sized(replicas=1, memory="8Gi", gpus=1))
+    same = decide(sized(replicas=1, memory="8Gi", gpus=1), stages=[held]).actions[0]
+    assert same == PatchObject("CurateStage", "world-curate", spec={"suspend": False})
+    resized = decide(sized(replicas=2, gpus=1), stages=[held]).actions[0]
+    assert resized.spec == {"suspend": False, "workers": {"replicas": 2, "memory": None}}
+    noted = resized.annotations
+    metadata = held.metadata.model_copy(update={"annotations": {**held.metadata.annotations, **noted}})
+    again = decide(sized(replicas=2, gpus=1), stages=[held.model_copy(update={"metadata": metadata})]).actions[0]
+    assert again.spec == {"suspend": False} and again.annotations == {}
+
+
+def test_what_a_user_has_changed_of_a_stage_stays_unless_the_run_changes_it():
+    held = held_stage(sized(replicas=1, gpus=1), replicas=3)
+    assert decide(sized(replicas=1, gpus=1), stages=[held]).actions[0].spec == {"suspend": False}
+    assert decide(sized(replicas=1, gpus=8), stages=[held]).actions[0].spec["workers"] == {"gpus": 8}
+
+
+def test_a_stage_without_a_record_of_its_run_s_workers_keeps_its_own():
+    """Stages that an earlier operator has created."""
+    held = held_stage(sized(replicas=1))
+    bare = held.model_copy(update={"metadata": held.metadata.model_copy(update={"annotations": {}})})
+    assert decide(sized(replicas=2), stages=[bare]).actions[0].spec == {"suspend": False}
+
+
+def test_a_stage_that_is_created_later_has_the_present_size_of_its_run():
+    run = sized(replicas=2)
+    (sft,) = [each for each in created(decide(run, stages=walk(sized(replicas=1), until=1))) if each.kind == "SFTStage"]
+    assert sft.spec.workers.replicas == 2

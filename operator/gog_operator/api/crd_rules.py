@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gog_operator.api import rules
+from gog_operator.api import resizing, rules
 from gog_operator.api.rule import FORBIDDEN, Rule
 
 LIFECYCLE = (
@@ -17,8 +17,8 @@ LIFECYCLE = (
     *("jobTtlSeconds", "retention"),
 )
 """Fields of a run's and a stage's spec that may change."""
-RUN = (*LIFECYCLE, "artifactPolicy")
-"""Fields of a run's spec that may change."""
+RUN = (*LIFECYCLE, "artifactPolicy", resizing.SECTIONS)
+"""Fields of a run's spec that may change; of its stages the workers only (`resizing`)."""
 WHILE_SUSPENDED = ("scheduling", "workers")
 """Fields of a run's and a stage's spec that may change while it is suspended: the next attempt's job is created anew."""
 PRESET = ("summary", "pods", "workers", "scheduling")
@@ -50,7 +50,7 @@ def immutable(spec: dict[str, Any], noun: str, changeable: tuple[str, ...]) -> d
     typeless = [name for name in spec["properties"] if name not in typed]
     made = [_fixed(name, what, remedy) for name in typed if name not in changeable]
     if typeless:  # CEL sees a field without a type only when it compares the whole object
-        others = " || ".join(f"!({_same(name)})" for name in typed if name in (*changeable, *WHILE_SUSPENDED))
+        others = " || ".join(f"!({resizing.same(name)})" for name in typed if name in (*changeable, *WHILE_SUSPENDED))
         made.append(Rule(f"self == oldSelf || {others}", f"{', '.join(typeless)} {what}: {remedy}", "", FORBIDDEN))
     return _with(spec, tuple(made))
 
@@ -58,15 +58,13 @@ def immutable(spec: dict[str, Any], noun: str, changeable: tuple[str, ...]) -> d
 def _fixed(name: str, what: str, remedy: str) -> Rule:
     """The rule that a field does not change, or only while the object is suspended."""
     if name not in WHILE_SUSPENDED:
-        return Rule(_same(name), f"{what}: {remedy}", f".{name}", FORBIDDEN)
-    suspended = " || ".join(f"(has({each}.suspend) && {each}.suspend)" for each in ("oldSelf", "self"))
+        return Rule(resizing.same(name), f"{what}: {remedy}", f".{name}", FORBIDDEN)
     return Rule(
-        f"({_same(name)}) || {suspended}", "can change only while it is suspended: set suspend", f".{name}", FORBIDDEN
+        f"({resizing.same(name)}) || {resizing.is_suspended()}",
+        "can change only while it is suspended: set suspend",
+        f".{name}",
+        FORBIDDEN,
     )
-
-
-def _same(name: str) -> str:
-    return f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
 
 
 def name(limit: int) -> tuple[Rule, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from gog_operator.api import crd_columns, crd_rules, crd_schema, names
+from gog_operator.api import crd_columns, crd_rules, crd_schema, names, resizing
 from gog_operator.api.meta import API_VERSION, GROUP, VERSION
 from gog_operator.api.objects import GoGRun, Object, ToolServer
 from gog_operator.api.presets import ALL_KINDS, GoGRuntime
@@ -91,6 +91,7 @@ def schema(kind: type[Object]) -> dict[str, Any]:
         if name in spec["properties"]:
             spec["properties"][name]["default"] = _model(kind, "spec").model_fields[_snake(kind, name)].default
     its = traits(kind)
+    fixed = crd_rules.immutable(spec, its.noun, its.changeable)
     return {
         "description": " ".join((inspect.getdoc(kind) or "").split()),
         "type": "object",
@@ -99,7 +100,7 @@ def schema(kind: type[Object]) -> dict[str, Any]:
             "apiVersion": {"type": "string", "description": f"{API_VERSION}."},
             "kind": {"type": "string", "description": f"{kind.__name__}."},
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
-            "spec": crd_rules.immutable(spec, its.noun, its.changeable),
+            "spec": resizing.resizable(fixed) if kind is GoGRun else fixed,
             **({} if kind is GoGRuntime else _status(kind)),
         },
         "x-kubernetes-validations": [rule.body() for rule in crd_rules.name(its.name_length)],

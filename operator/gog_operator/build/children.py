@@ -13,7 +13,7 @@ from typing import Any
 from gog import catalog, vllm_options
 from gog import spec as settings
 from gog_operator.api import names, patches, presets
-from gog_operator.api.meta import API_VERSION, RUN_LABEL
+from gog_operator.api.meta import API_VERSION, RUN_LABEL, WORKERS
 from gog_operator.api.objects import STAGE_KINDS, GoGRun, Stage, ToolServer
 from gog_operator.api.sequence import Step
 from gog_operator.build import pod_patches
@@ -63,7 +63,39 @@ def stage(run: GoGRun, step: Step, inputs: dict[str, str], store: settings.Store
     spec |= getattr(step.settings.stages, step.stage).as_given()
     if step.stage == "evaluate" and "policies" not in spec and "grpo" in run.spec.stages.skip:
         spec["policies"] = [each for each in settings.EvaluateSettings().policies if each != "grpo"]
-    return cls.model_validate({**_head(run, cls.__name__, step.name), "spec": spec})
+    head = _head(run, cls.__name__, step.name)
+    head["metadata"]["annotations"] = {WORKERS: json.dumps(_workers(step))}
+    return cls.model_validate({**head, "spec": spec})
+
+
+def _workers(step: Step) -> dict[str, Any]:
+    """What the run says about the workers of a stage."""
+    given: settings.WorkersSpec = getattr(step.settings.stages, step.stage).workers
+    return given.as_given()
+
+
+def resizing(stage: Stage, step: Step, run: GoGRun) -> tuple[dict[str, Any], dict[str, str]]:
+    """The merge patch of a stage's workers, and of its annotations, after the run's have changed; empty where they have not.
+
+    What a user has changed of the stage itself stays, unless the run changes it, too. Where the run names a preset, nothing
+    is removed, as in `scheduling_patch`.
+    """
+    known, wanted = stage.metadata.annotations.get(WORKERS), _workers(step)
+    if known is None or _recorded(known) == wanted:
+        return {}, {}
+    patch = patches.merge_patch(_recorded(known), wanted)
+    if run.spec.runtime is not None:
+        patch = {name: value for name, value in patch.items() if value is not None}
+    return patch, {WORKERS: json.dumps(wanted)}
+
+
+def _recorded(annotation: str) -> dict[str, Any]:
+    """What the annotation holds, which a user may have changed; empty for what is no object."""
+    try:
+        found = json.loads(annotation)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def scheduling_patch(stage: Stage, run: GoGRun) -> dict[str, Any]:

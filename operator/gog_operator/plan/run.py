@@ -235,16 +235,18 @@ def _is_held(stage: Stage) -> bool:
     return stage.spec.suspend and not stage.finished
 
 
-def _resume(run: GoGRun, stage: Stage) -> Action:
-    """Resumes a stage, in the present place of the run, which may have changed meanwhile."""
-    moved = children.scheduling_patch(stage, run)
-    return PatchObject(stage.kind, stage.name, spec={"suspend": False} | ({"scheduling": moved} if moved else {}))
+def _resume(run: GoGRun, stage: Stage, step: sequence.Step) -> Action:
+    """Resumes a stage, in the present place and size of the run, which may have changed meanwhile."""
+    moved, (resized, noted) = children.scheduling_patch(stage, run), children.resizing(stage, step, run)
+    changed = {name: each for name, each in (("scheduling", moved), ("workers", resized)) if each}
+    return PatchObject(stage.kind, stage.name, spec={"suspend": False} | changed, annotations=noted)
 
 
 def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     """Creates what is missing: ToolServers, and the first stage that is not complete."""
     planned = sequence.steps(run)
-    actions: list[Action] = [_resume(run, each) for each in facts.stages.values() if _is_held(each)]
+    held = {name: each for name, each in facts.stages.items() if _is_held(each)}
+    actions: list[Action] = [_resume(run, held[step.name], step) for step in planned if step.name in held]
     if sequence.tools_needed(planned):
         actions += [
             CreateObject(each)
