@@ -86,7 +86,7 @@ def tenant(api_server):
     """A namespace in which the policy holds. It is removed afterwards, because others of this server are as they were."""
     names = [api_server.namespace("tenant"), api_server.namespace("free")]
     api_server.kubectl("label", "namespace", names[0], "gog.dev/tenant=true")
-    files = [SAMPLES / "admission-policy.yaml", SAMPLES / "admission-policy-binding.yaml"]
+    files = [SAMPLES / f"admission-policy{part}.yaml" for part in ("", "-binding", "-scale", "-scale-binding")]
     for file in files:
         api_server.kubectl("apply", "--server-side", "-f", file)
     until(lambda: "denied" in create(api_server, names[0], REFUSED["too many GPUs"][0]), patience=30)
@@ -120,6 +120,17 @@ def test_a_stage_and_a_server_that_a_tenant_creates_are_limited_too(api_server, 
     many = {"workers": {"replicas": 3, "gpus": 8}}
     keys = {"endpointSecrets": {"judge": "theirs"}}
     large = {"role": "judge", "resources": {"limits": {"nvidia.com/gpu": 32}}}
+    for pods in (
+        {"resources": {"limits": {"nvidia.com/gpu": 8}}, "replicas": 3},
+        {"resources": {"limits": {"nvidia.com/mig-3g.40gb": "8"}}, "replicas": 3},
+        {"pods": [{"resources": {"nvidia.com/gpu": 8}}], "replicas": 3},
+        {"runtime": "vllm", "base": "hf://org/judge", "replicas": 17},
+    ):
+        server = {"role": "judge", **pods}
+        assert "a server has at most 16 GPUs" in create(api_server, tenant[0], server, "ToolServer"), pods
+        assert "created" in create(api_server, tenant[0], server | {"replicas": 1}, "ToolServer"), pods
+    assert "created" in create(api_server, tenant[0], {"role": "judge", "replicas": 64}, "ToolServer")
+    server = {"role": "judge", "image": "docker.example.com/judge"}
     assert "Secrets of runs have names" in create(api_server, tenant[0], keys, "GRPOStage")
     assert "at most 16 GPUs" in create(api_server, tenant[0], large, "ToolServer")
     assert "Secrets of runs have names" in create(api_server, tenant[0], stage, "SFTStage")
@@ -128,3 +139,19 @@ def test_a_stage_and_a_server_that_a_tenant_creates_are_limited_too(api_server, 
     assert "created" in create(api_server, tenant[0], {"role": "judge", "model": "qwen3-32b"}, "ToolServer")
     named = {"endpoints": {"judge": "world-judge"}, "endpointSecrets": {"judge": "gog-judge"}}
     assert "created" in create(api_server, tenant[0], named, "GRPOStage")
+
+
+def test_a_server_is_scaled_down_by_its_subresource_and_up_by_its_spec(api_server, tenant):
+    body = for_cluster("ToolServer", "scaled", role="judge", resources={"limits": {"nvidia.com/gpu": 8}}, replicas=2)
+    api_server.kubectl("-n", tenant[0], "create", "-f", "-", input=yaml.safe_dump(body))
+
+    def scale(replicas: int) -> str:
+        line = ("-n", tenant[0], "scale", "toolserver/scaled", f"--replicas={replicas}")
+        output: str = api_server.kubectl(*line, check=False)
+        return output
+
+    until(lambda: "spec.replicas of the ToolServer" in scale(3), patience=30)
+    assert "scaled" in scale(1)
+    patch = ("-n", tenant[0], "patch", "toolserver/scaled", "--type=merge", "-p")
+    assert "patched" in api_server.kubectl(*patch, '{"spec": {"replicas": 2}}')
+    assert "at most 16 GPUs" in api_server.kubectl(*patch, '{"spec": {"replicas": 3}}', check=False)
