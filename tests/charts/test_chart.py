@@ -274,6 +274,25 @@ def test_an_unknown_value_is_refused(helm, values, message):
 
 
 @pytest.mark.apiserver
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("app.kubernetes.io/name", "the chart sets this label: leave it out"),
+        ("app.kubernetes.io/managed-by", "the chart sets this label: leave it out"),
+        ("helm.sh/chart", "the chart sets this label: leave it out"),
+        ("sidecar.istio.io/inject", "the chart sets this label: use istio.inject"),
+    ],
+)
+def test_a_label_of_the_operator_s_pod_that_the_chart_sets_is_refused(helm, label, message):
+    def given(name):
+        return "--set-json=operator.podLabels=" + json.dumps({name: "x"})
+
+    said = helm("template", "gog", CHART, given(label), fails=True)
+    assert label.replace("/", "~1") in said and message in said
+    assert "app.kubernetes.io/part-of: x" in helm("template", "gog", CHART, given("app.kubernetes.io/part-of"))
+
+
+@pytest.mark.apiserver
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
 def test_each_set_of_values_installs_and_uninstalls_and_keeps_the_definitions(helm, api_server, case):
     home = api_server.namespace("gog")
