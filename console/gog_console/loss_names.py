@@ -1,49 +1,73 @@
-"""The losses that a manifest names: a misspelt one would be refused by the stage grpo only, after all others have run.
+"""The losses that a manifest names, and the settings that depend on them.
 
-A loss is a file of the recipes' package, which is found by its name and read as text, because the console imports no
-recipe. `module:function` is not checked, nor is anything where the recipes are not installed: the manifest may be for
-elsewhere.
+A misspelt loss, and a refill of groups that all carry a signal, would be refused by the stage grpo only, after all others have
+run. A loss is a file of the recipes' package, which is found by its name and read as text, because the console imports no
+recipe; so is what it takes for settings that the manifest leaves out (its preset). `module:function` is not checked, nor is
+anything where the recipes are not installed: the manifest may be for elsewhere.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gog import wording
 from gog.errors import UserError
 from gog.spec import GRPOSettings
+from gog_operator.api import arms
 from gog_operator.api.objects import GoGRun, Object, Stage
 
 PACKAGE, FOLDER = "gog_recipes", "losses"
-SETTING = "stages.grpo.loss"
 
 
 def check(thing: Object, where: str) -> None:
-    """Raises UserError for a loss that does not exist. where: the manifest, for messages."""
-    known = installed()
-    for path, name in _chosen(thing):
-        if known and ":" not in name and name not in known:
-            remedy = f"{wording.guess(name, known)}; or module:function".removeprefix("; ")
-            raise UserError(f"no loss {name!r}", where=f"{where}: {path}", remedy=remedy)
+    """Raises UserError for a loss that does not exist, and for a refill that it contradicts. where: the manifest, for messages."""
+    known = presets()
+    for path, grpo in _chosen(thing):
+        if known and ":" not in grpo.loss and grpo.loss not in known:
+            remedy = f"{wording.guess(grpo.loss, known)}; or module:function".removeprefix("; ")
+            raise UserError(f"no loss {grpo.loss!r}", where=f"{where}: {path}.loss", remedy=remedy)
+        _check_refill(grpo, known.get(grpo.loss, {}), f"{where}: {path}.maxOversampling")
 
 
-def installed() -> list[str]:
-    """Names of the losses of the recipes that are installed; empty where none are."""
+def presets() -> dict[str, dict[str, Any]]:
+    """What each loss of the installed recipes takes for settings that are left out, by name; empty where none are installed."""
     spec = importlib.util.find_spec(PACKAGE)
     folders = [Path(each) / FOLDER for each in (spec.submodule_search_locations or [])] if spec else []
-    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    return [file.stem for file in files if f"\ndef {file.stem}(" in file.read_text(encoding="utf-8")]
+    found = {file.stem: _preset(file) for folder in folders for file in sorted(folder.glob("*.py"))}
+    return {name: preset for name, preset in found.items() if preset is not None}
 
 
-def _chosen(thing: Object) -> Iterator[tuple[str, str]]:
-    """Path and name of each loss that a manifest chooses, those of arms included."""
+def _preset(file: Path) -> dict[str, Any] | None:
+    """The plain values that the decorator of a file's loss is given; None for a file without a loss."""
+    for each in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(each, ast.FunctionDef) and each.name == file.stem:
+            given = [keyword for call in each.decorator_list if isinstance(call, ast.Call) for keyword in call.keywords]
+            return {word.arg: word.value.value for word in given if word.arg and isinstance(word.value, ast.Constant)}
+    return None
+
+
+def _check_refill(grpo: GRPOSettings, preset: dict[str, Any], where: str) -> None:
+    if grpo.max_oversampling > 1 and (grpo.advantages or preset.get("advantages")) == "batch":
+        raise UserError(
+            f"loss {grpo.loss} has advantages batch, with which a group of equal rewards carries a signal, so there is "
+            "nothing to refill",
+            where=where,
+            remedy="set it to 1, or advantages to group_batch",
+        )
+
+
+def _chosen(thing: Object) -> Iterator[tuple[str, GRPOSettings]]:
+    """Path and settings of each stage grpo of a manifest, those of arms included where they differ from the run's."""
     if isinstance(thing, Stage) and isinstance(thing.spec, GRPOSettings):
-        yield "spec.loss", thing.spec.loss
+        yield "spec", thing.spec
     if not isinstance(thing, GoGRun) or "grpo" in thing.spec.stages.skip:
         return
-    yield f"spec.{SETTING}", thing.spec.stages.grpo.loss
+    yield "spec.stages.grpo", thing.spec.stages.grpo
     for number, arm in enumerate(thing.spec.arms):
-        if isinstance(name := arm.set.get(SETTING), str):
-            yield f"spec.arms.{number}.set.{SETTING}", name
+        changed = arms.spec_of(thing.spec, arm).stages.grpo
+        if changed != thing.spec.stages.grpo:
+            yield f"spec.arms.{number}.set.stages.grpo", changed

@@ -164,6 +164,12 @@ BROKEN = {
         "  arms: [{name: a, set: {data.path: /x}}]",
         "w.yaml: spec.arms: arm a: cannot change 'data.path' (an arm may change stages, tools, model, seed)",
     ),
+    "arm that breaks a rule about several fields": (
+        "  endpoints: {policy: {url: 'http://v'}}\n  stages: {grpo: {engine: vllm}}\n"
+        "  arms: [{name: a, set: {stages.grpo.deterministic: true}}]",
+        "w.yaml: spec.arms: arm a: stages.grpo.deterministic: vLLM repeats no result bit for bit: remove deterministic, or "
+        "sample with engine: transformers",
+    ),
     "arm with a number in quotes": (
         "  arms: [{name: a, set: {seed: '5'}}]",
         "w.yaml: spec.arms: arm a: seed: is '5', should be a whole number (remove the quotes)",

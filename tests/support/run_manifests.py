@@ -10,6 +10,8 @@ VALID_SPECS = (
     *("tools: {cache: {mode: off}}", "tools: {cache: {mode: 'off'}}", "tools: {cache: {mode: record, path: /c}}"),
     *("stages: {grpo: {gaze: off}}", "stages: {grpo: {gaze: false}}", "stages: {grpo: {gaze: direct}}"),
     *("stages: {grpo: {levels: [1, '2', easy]}}", "stages: {grpo: {levels: [1.0]}}"),
+    *("stages: {grpo: {advantages: batch, maxOversampling: 1}}", "stages: {grpo: {maxOversampling: 2}}"),
+    "stages: {grpo: {advantages: group_batch, maxOversampling: 1.5}}",
     *("endpoints: {judge: {failures: {kinds: [429, 5xx]}}}", "endpoints: {policy: }"),
     *("stages: {sft: {learningRate: 1e-4}}", "stages: {sft: {learningRate: 1}}", "stages: {sft: {learningRate: .5}}"),
     *("stages: {grpo: {workers: {memory: 1e9}}}", "stages: {grpo: {workers: {memory: 1.5Gi}}}"),
@@ -132,6 +134,10 @@ INVALID_SPECS = (
         "stages: 5",
     ),
     *("stages: {skip: [curate, sft, stratify, grpo, evaluate]}", "stages: {evaluate: {policies: []}}"),
+    *(
+        "stages: {grpo: {advantages: batch, maxOversampling: 1.5}}",
+        "stages: {grpo: {advantages: batch, maxOversampling: 2}}",
+    ),
     *(
         "store: {uri: s3://b, pathStyle: 'true'}",
         "store: {uri: file:///s}",

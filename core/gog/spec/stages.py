@@ -349,6 +349,15 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
     )
 
     @model_validator(mode="after")
+    def _a_refill_replaces_groups_that_carry_no_signal(self) -> Self:
+        if self.advantages == "batch" and self.max_oversampling > 1:
+            raise ValueError(
+                "maxOversampling replaces groups of equal rewards, and with advantages batch these carry a signal, so there "
+                "is nothing to refill: set it to 1, or advantages to group_batch"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _an_annealed_curriculum_has_two_levels(self) -> Self:
         if self.curriculum == "annealed" and len(set(self.levels)) < 2:
             raise ValueError(

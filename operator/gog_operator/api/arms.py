@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gog import spec as settings
 from gog.errors import UserError
-from gog_operator.api import overrides, problems, strict
+from gog_operator.api import broken_rules, overrides, problems, strict
 
 CHANGEABLE = ("stages", "tools", "model", "seed")
 """Fields of a run's spec that an arm may change."""
@@ -28,7 +28,7 @@ def spec_of(run: settings.RunSpec, arm: settings.Arm, *, where: str = "arms") ->
         where: The arm's place in errors.
 
     Raises:
-        UserError: a path or a value is not valid in the run's spec, or may not be changed.
+        UserError: a path or a value is not valid in the run's spec, or may not be changed, or breaks a rule of the table.
     """
     where = f"{where}: arm {arm.name}"
     body: dict[str, Any] = {"spec": run.as_given()}
@@ -38,9 +38,13 @@ def spec_of(run: settings.RunSpec, arm: settings.Arm, *, where: str = "arms") ->
             raise UserError(f"cannot change {path!r}", where=where, remedy=f"an arm may change {', '.join(CHANGEABLE)}")
         body = overrides.apply(body, path, value, where=where)
     try:
-        return strict.validate(settings.RunSpec, strict.without_nulls(body)["spec"])
+        changed = strict.validate(settings.RunSpec, strict.without_nulls(body)["spec"])
     except ValidationError as error:
         raise problems.explain(error, settings.RunSpec, where=where) from None
+    broken = [(path.removeprefix("spec."), what, "") for path, what in broken_rules.broken(changed, cluster=False)]
+    if broken:
+        raise problems.joined(broken, where=where)
+    return changed
 
 
 def repeated(run: settings.RunSpec, changed: settings.RunSpec) -> tuple[str, ...]:

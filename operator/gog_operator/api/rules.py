@@ -45,6 +45,12 @@ _ANNEALED = Rule(
     "annealed moves from one level to another: name two in levels, such as ['1', '2'], or set curriculum to mixed",
     ".curriculum",
 )
+_REFILL = Rule(
+    "!has(self.advantages) || self.advantages != 'batch' || !has(self.maxOversampling) || self.maxOversampling <= 1.0",
+    "replaces groups of equal rewards, and with advantages batch these carry a signal, so there is nothing to refill: set it "
+    "to 1, or advantages to group_batch",
+    ".maxOversampling",
+)
 _FATAL = Rule(
     f"!has(self.fatalFailures) || self.fatalFailures == {FATAL_FAILURES} || "
     "(has(self.toolFailures) && self.toolFailures == 'fatal-clamp')",
@@ -63,6 +69,7 @@ _TOKENS = Rule(
     "[endpoint] and endpoint: {url: …, model: …}",
     ".engine",
 )
+_GRPO = (_TOKENS, _REPEATABLE, _REFILL, _ANNEALED, _FATAL, _SURVIVORS)
 _NO_KEY = (
     "gog loads checkpoints into a policy server that it starts, and holds no key: remove secretName, and restrict access "
     "with a NetworkPolicy"
@@ -227,8 +234,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "Stratify": (*_LEVEL1, _TOKENS, _REPEATABLE),
     "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
-    "GRPO": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
-    "GRPOSpec": (_TOKENS, _REPEATABLE, _ANNEALED, _FATAL, _SURVIVORS),
+    "GRPO": _GRPO,
+    "GRPOSpec": _GRPO,
     "Evaluate": (_TOKENS, *evaluation_rules.RULES, _REPEATABLE),
     "EvaluateSpec": (_TOKENS, *evaluation_rules.RULES, _REPEATABLE),
     "TolerationSpec": (

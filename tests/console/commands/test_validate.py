@@ -257,3 +257,30 @@ def test_without_the_recipes_and_without_the_stage_no_loss_is_checked(validate, 
     assert validate({**unknown, "stages": {**unknown["stages"], "skip": ["grpo"]}})[0] == 0
     monkeypatch.setattr(loss_names, "PACKAGE", "not_installed")
     assert validate(unknown)[0] == 0
+
+
+REFILL = {"loss": "reinforce_plus_plus", "maxOversampling": 2}
+
+
+@pytest.mark.parametrize(
+    ("spec", "where"),
+    [
+        ({"stages": {"grpo": REFILL}}, "spec.stages.grpo.maxOversampling"),
+        (
+            {
+                "stages": {"grpo": {"maxOversampling": 2}},
+                "arms": [{"name": "b", "set": {"stages.grpo.loss": REFILL["loss"]}}],
+            },
+            "spec.arms.0.set.stages.grpo.maxOversampling",
+        ),
+        ({"stages": {"grpo": {"advantages": "batch", "maxOversampling": 2}}}, "spec.stages.grpo: maxOversampling"),
+    ],
+)
+def test_a_refill_of_groups_that_all_carry_a_signal_is_refused_before_anything_runs(validate, spec, where):
+    code, output = validate({**TINY, **spec})
+    assert code == 2 and where in output and "nothing to refill" in output
+
+
+@pytest.mark.parametrize("grpo", [REFILL | {"advantages": "group_batch"}, REFILL | {"maxOversampling": 1}])
+def test_a_loss_with_advantages_over_the_step_is_accepted_without_a_refill(validate, grpo):
+    assert validate({**TINY, "stages": {"grpo": grpo}})[0] == 0
