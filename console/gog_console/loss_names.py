@@ -33,6 +33,24 @@ def check(thing: Object, where: str) -> None:
         _check_refill(grpo, known.get(grpo.loss, {}), f"{where}: {path}.maxOversampling")
 
 
+def notes(thing: Object) -> list[str]:
+    """A sentence for each setting that a manifest gives and that has no effect beside the others. None of them is refused:
+    an arm may switch off what the run sets for the others."""
+    known = presets()
+    return [f"{path}: {each}" for path, grpo in _chosen(thing) for each in _idle(grpo, known.get(grpo.loss))]
+
+
+def _idle(grpo: GRPOSettings, preset: dict[str, Any] | None) -> Iterator[str]:
+    """What of a stage's settings has no effect. preset: of its loss; None where that is not known."""
+    share = grpo.overlong_share
+    if share is None and preset is not None:
+        share = preset.get("overlong_share", 0.0)
+    if "overlong_penalty" in grpo.model_fields_set and share == 0:
+        yield "overlongPenalty has no effect, because overlongShare is 0: set a share, or remove it"
+    if grpo.kl_estimator is not None and not grpo.kl_coef:
+        yield "klEstimator has no effect, because klCoef is 0: raise klCoef, or remove it"
+
+
 def presets() -> dict[str, dict[str, Any]]:
     """What each loss of the installed recipes takes for settings that are left out, by name; empty where none are installed."""
     spec = importlib.util.find_spec(PACKAGE)

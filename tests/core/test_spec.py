@@ -252,6 +252,7 @@ def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
         (spec.GRPOSettings, {"format_weight": 1.1}),
         (spec.GRPOSettings, {"levels": []}),
         (spec.GRPOSettings, {"levels": ["3"]}),
+        (spec.GRPOSettings, {"levels": ["2", 2]}),
         (spec.GRPOSettings, {"failures": "ignore"}),
         (spec.StratifySettings, {"rollouts": 0}),
         (spec.ToolsSpec, {"concurrency": 0}),

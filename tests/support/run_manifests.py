@@ -87,6 +87,7 @@ INVALID_SPECS = (
     *("stages: {grpo: {gaze: yes}}", "stages: {grpo: {gaze: 'false'}}", "stages: {grpo: {gaze: 0}}"),
     *("stages: {grpo: {levels: [3]}}", "stages: {grpo: {levels: [true]}}", "stages: {grpo: {levels: []}}"),
     *("stages: {grpo: {levels: 1}}", "stages: {grpo: {levels: [null]}}", "stages: {grpo: {levels: ['1.0']}}"),
+    *("stages: {grpo: {levels: [2, 2]}}", "stages: {grpo: {levels: ['1', easy, 1]}}"),
     *("endpoints: {judge: {failures: {kinds: [429.5]}}}", "endpoints: {judge: {failures: {kinds: [500]}}}"),
     *(
         "stages: {sft: {learningRate: '1e-4'}}",

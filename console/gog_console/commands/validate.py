@@ -38,6 +38,7 @@ def main(given: argparse.Namespace) -> int:
         raise problems.joined([(each.where, each.what, each.remedy) for each in refused], where=given.file)
     loss_names.check(thing, given.file)
     missing = backend_options.check(thing, given.file) + check_inputs(thing, f"{given.file}: spec", remote=given.remote)
+    missing += loss_names.notes(thing)
     print(f"{given.file}: {thing.kind} {thing.name} is valid")
     if isinstance(thing, GoGRun):
         print(f"stages: {' → '.join(step.key for step in sequence.steps(thing))}")

@@ -348,6 +348,13 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
         40, ge=0, description="Trajectories of each saved step that are kept for the report [ours]."
     )
 
+    @field_validator("levels")
+    @classmethod
+    def _each_level_is_named_once(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        if len(set(levels)) < len(levels):
+            raise ValueError("a level is named twice, which adds no questions: name each once")
+        return levels
+
     @model_validator(mode="after")
     def _a_refill_replaces_groups_that_carry_no_signal(self) -> Self:
         if self.advantages == "batch" and self.max_oversampling > 1:

@@ -45,6 +45,11 @@ _ANNEALED = Rule(
     "annealed moves from one level to another: name two in levels, such as ['1', '2'], or set curriculum to mixed",
     ".curriculum",
 )
+_LEVELS = Rule(
+    "!has(self.levels) || self.levels.all(one, self.levels.exists_one(each, string(each) == string(one)))",
+    "a level is named twice, which adds no questions: name each once",
+    ".levels",
+)
 _REFILL = Rule(
     "!has(self.advantages) || self.advantages != 'batch' || !has(self.maxOversampling) || self.maxOversampling <= 1.0",
     "replaces groups of equal rewards, and with advantages batch these carry a signal, so there is nothing to refill: set it "
@@ -69,7 +74,7 @@ _TOKENS = Rule(
     "[endpoint] and endpoint: {url: …, model: …}",
     ".engine",
 )
-_GRPO = (_TOKENS, _REPEATABLE, _REFILL, _ANNEALED, _FATAL, _SURVIVORS)
+_GRPO = (_TOKENS, _REPEATABLE, _LEVELS, _REFILL, _ANNEALED, _FATAL, _SURVIVORS)
 _NO_KEY = (
     "gog loads checkpoints into a policy server that it starts, and holds no key: remove secretName, and restrict access "
     "with a NetworkPolicy"

@@ -284,3 +284,40 @@ def test_a_refill_of_groups_that_all_carry_a_signal_is_refused_before_anything_r
 @pytest.mark.parametrize("grpo", [REFILL | {"advantages": "group_batch"}, REFILL | {"maxOversampling": 1}])
 def test_a_loss_with_advantages_over_the_step_is_accepted_without_a_refill(validate, grpo):
     assert validate({**TINY, "stages": {"grpo": grpo}})[0] == 0
+
+
+NO_SHARE = "overlongPenalty has no effect, because overlongShare is 0"
+NO_KL = "klEstimator has no effect, because klCoef is 0"
+
+
+@pytest.mark.parametrize(
+    ("grpo", "notes"),
+    [
+        ({"overlongPenalty": 0.5}, [NO_SHARE]),
+        ({"overlongPenalty": 0.5, "loss": "dapo", "overlongShare": 0}, [NO_SHARE]),
+        ({"klEstimator": "k1", "klCoef": 0}, [NO_KL]),
+        ({"klEstimator": "k1", "klCoef": 0, "overlongPenalty": 1}, [NO_SHARE, NO_KL]),
+        ({"overlongPenalty": 0.5, "loss": "dapo"}, []),
+        ({"overlongPenalty": 0.5, "overlongShare": 0.1}, []),
+        ({"overlongPenalty": 0.5, "loss": "mine:loss"}, []),
+        ({"klEstimator": "k1"}, []),
+        ({"klCoef": 0}, []),
+    ],
+)
+def test_a_setting_without_an_effect_is_a_note(validate, grpo, notes):
+    code, output = validate({**TINY, "stages": {"grpo": grpo}})
+    found = [line for line in output.splitlines() if "no effect" in line]
+    assert code == 0 and len(found) == len(notes)
+    assert all(line.startswith(f"note: spec.stages.grpo: {note}") for line, note in zip(found, notes, strict=True))
+
+
+def test_a_setting_that_an_arm_leaves_without_an_effect_is_a_note(validate):
+    grpo, arm = {"klEstimator": "k1"}, {"name": "b", "set": {"stages.grpo.klCoef": 0}}
+    code, output = validate({**TINY, "stages": {"grpo": grpo}, "arms": [arm]})
+    assert code == 0 and f"note: spec.arms.0.set.stages.grpo: {NO_KL}" in output
+
+
+def test_without_the_recipes_nothing_is_said_about_the_share_of_a_loss(validate, monkeypatch):
+    monkeypatch.setattr(loss_names, "PACKAGE", "not_installed")
+    code, output = validate({**TINY, "stages": {"grpo": {"loss": "dapo", "overlongPenalty": 0.5}}})
+    assert code == 0 and "no effect" not in output
