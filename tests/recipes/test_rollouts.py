@@ -19,7 +19,7 @@ from support.builders import answer, make_image, make_question, run, text_search
 from support.scripted_engine import ScriptedEngine, glance_then_answer
 from support.services import FakeServices, PricedServices, WatchedServices
 
-from gog import catalog, images, outage
+from gog import catalog, images, metrics, outage
 from gog.dataset import Question
 from gog.errors import NotFinite, ServiceDown, UserError
 from gog.images import Image
@@ -30,6 +30,7 @@ from gog.trajectory import Trajectory
 from gog_recipes.rollout.played import Played
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
+from gog_recipes.rollout.scoring import RewardConfig
 from gog_recipes.runtime.ranks import Ranks
 
 
@@ -319,6 +320,28 @@ def test_failures_of_tools_exclude_a_trajectory_and_spoil_no_other(folder: Path)
 
     played = play(make_rollouts(folder, ScriptedEngine(script), services, questions=questions(1)))
     assert [item.excluded for item in played.trajectories] == ["tool failure: textSearch timeout", ""]
+
+
+@pytest.mark.parametrize(("rule", "counts"), [("exclude", (3, 1)), ("drop", (2, 2)), ("keep", (4, 0))])
+def test_trajectories_are_counted_by_what_the_failure_rule_makes_of_their_group(
+    folder: Path, rule: Any, counts: tuple[int, int]
+) -> None:
+    def script(prompt: str, seed: Any) -> Sequence[str]:
+        fails = "question 0" in prompt and seed[-1] == 0
+        return [text_search(), answer("Ada")] if fails else glance_then_answer(prompt, seed)
+
+    services = FakeServices(failing={"textSearch": FailureKind.TIMEOUT})
+    rollouts = make_rollouts(
+        folder, ScriptedEngine(script), services, questions=questions(2), scoring=RewardConfig(tool_failures=rule)
+    )
+    rollouts.stage = f"counted-{rule}"
+    play(rollouts)
+    assert tuple(finished(rollouts.stage, status) for status in ("counted", "tool_failure")) == counts
+
+
+def finished(stage: str, status: str) -> int:
+    labels = {"stage": stage, "status": status}
+    return int(metrics.REGISTRY.get_sample_value("gog_rollout_trajectories_total", labels) or 0)
 
 
 # ---- the pool

@@ -101,7 +101,7 @@ CREDIT = STAGES.gauge(
 # ---- rollouts
 
 TRAJECTORIES = STAGES.counter(
-    "gog_rollout_trajectories", "trajectories", "Finished trajectories: counted, or the reason for their exclusion.",
+    "gog_rollout_trajectories", "trajectories", "Finished trajectories: counted, or why they or their group are excluded.",
     stage=STAGE, status=STATUSES,
 )  # fmt: skip
 SKIPPED = STAGES.counter(

@@ -267,10 +267,12 @@ class Rollouts:
         except QuestionSkipped as error:
             return Skipped(question.id, error.sentence())
         try:
-            return await all_or_none(
+            group = await all_or_none(
                 self._sample(question, image, sessions[sample], {**facts, "sample": sample}, resumed[sample], play)
                 for sample in range(play.samples)
             )
+            self._count(group, resumed)
+            return group
         except QuestionSkipped as error:  # an image that a tool returned
             return Skipped(question.id, error.sentence())
         finally:
@@ -362,9 +364,15 @@ class Rollouts:
         reward = self.scoring.reward(trajectory, accuracy, max_tokens=self.settings.max_tokens)
         trajectory = trajectory.model_copy(update={"reward": reward})
         excluded = failure_rules.excluded(trajectory, self.scoring.tool_failures)
-        status = "counted" if not excluded else "judge" if excluded == "judge" else "tool_failure"
-        metrics.record_trajectory(self.stage, status)
         return trajectory.model_copy(update={"excluded": excluded})
+
+    def _count(self, group: Sequence[Trajectory], resumed: Sequence[Resumed | None]) -> None:
+        """Counts the trajectories of a group by what becomes of them in it; earlier attempts have counted their own."""
+        treated = failure_rules.treat(group, failure_rules.Settings(self.scoring.tool_failures))
+        for each, earlier in zip(treated, resumed, strict=True):
+            if earlier is None or earlier.found.trajectory is None:
+                status = "counted" if not each.excluded else "judge" if each.excluded == "judge" else "tool_failure"
+                metrics.record_trajectory(self.stage, status)
 
     def _check_skipped(self, played: Played, refill: bool) -> None:
         """Logs the questions that were skipped for the first time. Raises UserError where nothing else was played."""
