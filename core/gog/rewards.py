@@ -3,6 +3,11 @@
 r = (1 - λ) · accuracy + λ · format, λ = 0.1 [peer: DeepMMSearch-R1, MMSearch-R1; the formula is the paper's, its λ is
 not public]. Accuracy is the judge's verdict; format is 1 if every turn is well formed and the last one is an answer.
 Without a verdict there is no reward, because a judge error is not a wrong answer.
+
+Penalties (of a search, of costs, of length) make the rewards of nearly every group differ, if only by a few tokens. In a group
+whose members earned the same before them, a division by that deviation would give noise the advantages of right and wrong
+answers. So there the deviation is taken as LEAST_DEVIATION at least, and a refill finds no signal. Without penalties every
+advantage is what its paper writes.
 """
 
 from __future__ import annotations
@@ -18,6 +23,9 @@ from gog.trajectory import Reward, Trajectory
 
 EQUAL = 1e-6
 """Deviation below which rewards count as equal."""
+LEAST_DEVIATION = 0.1
+"""Least deviation by which rewards are divided that differ by penalties only. A tenth of what a right answer earns: a difference
+is scaled up ten times at most, so two right answers that differ by a hundredth of the reward differ by a tenth of a deviation."""
 Totals = Sequence[float | None]
 """Rewards; None for a trajectory that is excluded."""
 Weights = Sequence[float]
@@ -56,7 +64,8 @@ def reward(
         return Reward(accuracy=None, format=fmt, total=None)
     kept = (accuracy * (1 - search_penalty) if searched else accuracy) * max(0.0, 1 - cost)
     total = (1 - format_weight) * kept + format_weight * fmt - overlong
-    return Reward(accuracy=accuracy, format=fmt, overlong=overlong, total=round(total, 9))
+    lost = (1 - format_weight) * (accuracy - kept)
+    return Reward(accuracy=accuracy, format=fmt, cost=lost, overlong=overlong, total=round(total, 9))
 
 
 def cost_of(trajectory: Trajectory, *, call_penalty: float, token_penalty: float) -> float:
@@ -105,7 +114,9 @@ def varies(totals: Totals, *, epsilon: float = EQUAL) -> bool:
     return len(valid) > 1 and bool(valid.std() >= epsilon)
 
 
-def group_advantages(totals: Totals, weights: Weights | None = None, *, epsilon: float = EQUAL) -> list[float | None]:
+def group_advantages(
+    totals: Totals, weights: Weights | None = None, earned: Totals | None = None, *, epsilon: float = EQUAL
+) -> list[float | None]:
     """GRPO advantages of one group: (r - mean) / deviation over its valid members.
 
     The deviation is the population's, so that advantages have unit deviation exactly. Equal rewards, and fewer than two
@@ -114,6 +125,7 @@ def group_advantages(totals: Totals, weights: Weights | None = None, *, epsilon:
     Args:
         totals: reward of each member; None for one that is excluded.
         weights: of each member in mean and deviation; None for equal ones.
+        earned: their rewards before penalties, as for `Estimator`.
         epsilon: deviation below which rewards count as equal.
 
     Returns:
@@ -122,10 +134,13 @@ def group_advantages(totals: Totals, weights: Weights | None = None, *, epsilon:
     Source:
         Shao et al., DeepSeekMath (arXiv 2402.03300), section 4.1.
     """
-    return _scaled(totals, weights, lambda valid, own: 1 / _deviation(valid, own), epsilon)
+    least = _least_deviation(earned)
+    return _scaled(totals, weights, lambda valid, own: 1 / max(_deviation(valid, own), least), epsilon)
 
 
-def centred_advantages(totals: Totals, weights: Weights | None = None) -> list[float | None]:
+def centred_advantages(
+    totals: Totals, weights: Weights | None = None, earned: Totals | None = None
+) -> list[float | None]:
     """Advantages r - mean of one group, so that questions with a small deviation weigh no more than others.
 
     Source:
@@ -134,7 +149,9 @@ def centred_advantages(totals: Totals, weights: Weights | None = None) -> list[f
     return _scaled(totals, weights, lambda valid, own: 1.0)
 
 
-def leave_one_out_advantages(totals: Totals, weights: Weights | None = None) -> list[float | None]:
+def leave_one_out_advantages(
+    totals: Totals, weights: Weights | None = None, earned: Totals | None = None
+) -> list[float | None]:
     """Advantages r - mean of the group's other valid members, an unbiased baseline. It equals n / (n - 1) · (r - mean).
 
     Source:
@@ -143,17 +160,20 @@ def leave_one_out_advantages(totals: Totals, weights: Weights | None = None) -> 
     return _scaled(totals, weights, lambda valid, own: len(valid) / (len(valid) - 1))
 
 
-def batch_advantages(groups: Sequence[Totals], weights: Sequence[Weights] | None = None) -> list[list[float | None]]:
+def batch_advantages(
+    groups: Sequence[Totals], weights: Sequence[Weights] | None = None, earned: Sequence[Totals] | None = None
+) -> list[list[float | None]]:
     """Advantages (r - mean) / deviation over all valid trajectories of a step. A group of equal rewards has some, too.
 
     Source:
         Hu, REINFORCE++ (arXiv 2501.03262).
     """
-    return _regrouped(group_advantages(_flat(groups), None if weights is None else _flat(weights)), groups)
+    own, before = None if weights is None else _flat(weights), None if earned is None else _flat(earned)
+    return _regrouped(group_advantages(_flat(groups), own, before), groups)
 
 
 def group_batch_advantages(
-    groups: Sequence[Totals], weights: Sequence[Weights] | None = None
+    groups: Sequence[Totals], weights: Sequence[Weights] | None = None, earned: Sequence[Totals] | None = None
 ) -> list[list[float | None]]:
     """Advantages r - mean of the group, divided by the deviation of these over a step.
 
@@ -164,20 +184,25 @@ def group_batch_advantages(
     if not varies(centred):
         return _regrouped([None if each is None else 0.0 for each in centred], groups)
     own = _own(centred, None if weights is None else _flat(weights))
-    scale = 1 / _deviation(_valid(centred), own)
+    least = _least_deviation(None if earned is None else _flat(_by_group(centred_advantages)(earned, weights)))
+    scale = 1 / max(_deviation(_valid(centred), own), least)
     return _regrouped([None if each is None else each * scale for each in centred], groups)
 
 
 class Estimator(Protocol):
     """Makes advantages of rewards."""
 
-    def __call__(self, groups: Sequence[Totals], weights: Sequence[Weights] | None = None) -> list[list[float | None]]:
+    def __call__(
+        self, groups: Sequence[Totals], weights: Sequence[Weights] | None = None, earned: Sequence[Totals] | None = None
+    ) -> list[list[float | None]]:
         """Advantages of a step's trajectories. Where rewards do not differ (in the group, or in the step if that is what they
         are compared with) they are exactly 0.
 
         Args:
             groups: rewards; None for what is excluded.
             weights: of the trajectories in means and deviations; None for equal ones.
+            earned: rewards before penalties, which decide whether a deviation is LEAST_DEVIATION at least; None for no
+                penalties.
 
         Returns:
             Of the same shape as the rewards.
@@ -185,9 +210,14 @@ class Estimator(Protocol):
         ...
 
 
-def _by_group(of_group: Callable[[Totals, Weights | None], list[float | None]]) -> Estimator:
-    def estimate(groups: Sequence[Totals], weights: Sequence[Weights] | None = None) -> list[list[float | None]]:
-        return [of_group(group, None if weights is None else weights[place]) for place, group in enumerate(groups)]
+def _by_group(of_group: Callable[[Totals, Weights | None, Totals | None], list[float | None]]) -> Estimator:
+    def estimate(
+        groups: Sequence[Totals], weights: Sequence[Weights] | None = None, earned: Sequence[Totals] | None = None
+    ) -> list[list[float | None]]:
+        return [
+            of_group(group, None if weights is None else weights[place], None if earned is None else earned[place])
+            for place, group in enumerate(groups)
+        ]
 
     return estimate
 
@@ -217,7 +247,7 @@ def with_advantages(
     weights = None
     if failures.corrects_survivors:
         weights = survivors.weights(groups, [[total is not None for total in group] for group in totals])
-    advantages = ESTIMATORS[estimator](totals, weights)
+    advantages = ESTIMATORS[estimator](totals, weights, [_earned(group, failures) for group in groups])
     return [
         [each.apply(item, value, weight) for each, item, value, weight in zip(*parts, strict=True)]
         for parts in zip(treated, groups, advantages, weights or [[1.0] * len(group) for group in groups], strict=True)
@@ -225,7 +255,7 @@ def with_advantages(
 
 
 def has_signal(group: Sequence[Trajectory], failures: failure_rules.Settings, *, epsilon: float = EQUAL) -> bool:
-    """Whether something can be learned from a group by comparing its members.
+    """Whether something can be learned from a group by comparing its members, penalties aside.
 
     Args:
         group: judged trajectories of one question.
@@ -234,9 +264,25 @@ def has_signal(group: Sequence[Trajectory], failures: failure_rules.Settings, *,
     """
     treated = failure_rules.treat(group, failures)
     totals = [each.total for each in treated]
-    if not varies(totals, epsilon=epsilon):
+    if not (varies(totals, epsilon=epsilon) and varies(_earned(group, failures), epsilon=epsilon)):
         return False
     return any(each.advantage(value) for each, value in zip(treated, centred_advantages(totals), strict=True))
+
+
+def _earned(group: Sequence[Trajectory], failures: failure_rules.Settings) -> list[float | None]:
+    """Rewards of a group before penalties, as the rule for failures lets them count."""
+    before = [
+        item
+        if item.reward is None
+        else item.model_copy(update={"reward": item.reward.model_copy(update={"total": item.reward.earned})})
+        for item in group
+    ]
+    return [each.total for each in failure_rules.treat(before, failures)]
+
+
+def _least_deviation(earned: Totals | None) -> float:
+    """The least deviation by which rewards are divided: 0 where not only penalties make them differ."""
+    return 0.0 if earned is None or varies(earned) else LEAST_DEVIATION
 
 
 def _valid(totals: Totals) -> np.ndarray:

@@ -194,7 +194,7 @@ METRICS = (
     ),
     StepMetric(
         "frac_reward_zero_std", _GRPO, "Groups without a signal", "share",
-        "Fraction of groups with zero reward variance (no gradient).",
+        "Fraction of groups with zero reward variance, penalties of costs and length aside.",
         "share of groups whose valid rewards are all equal", gauge="gog_train_frac_reward_zero_std",
         chart_of=_GRPO, status_of=_GRPO, short="zero-variance groups", higher_is_better=False,
     ),

@@ -188,10 +188,17 @@ class Reward(Record):
     """The judge's verdict, 0 or 1; None without a verdict."""
     format: float
     """1 if every turn is well formed and the last one is an answer, else 0."""
+    cost: float = 0.0
+    """What the total lost because of searches, calls and generated tokens."""
     overlong: float = 0.0
     """What the total lost because the trajectory is nearly as long as it may be."""
     total: float | None
     """(1 - λ) · accuracy + λ · format, with what costs and length take from it; None without a verdict."""
+
+    @property
+    def earned(self) -> float | None:
+        """The total before costs and length, to 9 digits; None without a verdict."""
+        return None if self.total is None else self.total + self.cost + self.overlong
 
 
 class Trajectory(Record):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
+from collections.abc import Iterable
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.builders import make_trajectory, make_turn
 
-from gog import rewards
+from gog import failure_rules, rewards
 from gog.spec.base import Advantages
-from gog.trajectory import Segment, Trajectory
+from gog.trajectory import Failure, Segment, Trajectory
 
 totals = st.lists(st.sampled_from([0.0, 0.1, 0.9, 1.0, None]), max_size=8)
 
@@ -178,3 +179,87 @@ def test_only_a_comparison_over_the_step_gives_a_group_of_equal_rewards_a_signal
 def test_rewards_vary_if_two_valid_ones_differ() -> None:
     assert [rewards.varies(group) for group in GROUPS] == [True, False, True, False]
     assert not rewards.varies([]) and rewards.varies([0.31, 0.3])  # continuous rewards count as well
+
+
+# ---- penalties and advantages
+
+
+def group(*members: tuple[float, dict[str, float]], well_formed: tuple[bool, ...] = ()) -> list[Trajectory]:
+    """Judged samples of a question: the verdict of each, and what its reward loses."""
+    forms = well_formed or (True,) * len(members)
+    return [
+        make_trajectory().model_copy(update={"reward": rewards.reward(accuracy, form, searched=True, **lost)})
+        for (accuracy, lost), form in zip(members, forms, strict=True)
+    ]
+
+
+def advantages_of(*groups: list[Trajectory], estimator: Advantages = "group", **settings: Any) -> list[list[float]]:
+    found = rewards.with_advantages(groups, failures=failure_rules.Settings(**settings), estimator=estimator)
+    return [[item.advantage or 0.0 for item in members] for members in found]
+
+
+def deviation(values: Iterable[float]) -> float:
+    return float(np.std(list(values)))
+
+
+NOISE = [(1.0, {"cost": cost}) for cost in (0.0300, 0.0302, 0.0301, 0.0299)]
+"""Right answers of nearly the same length."""
+SCALE = 1 / rewards.LEAST_DEVIATION
+
+
+@pytest.mark.parametrize("lost", [{"cost": 0.2}, {"search_penalty": 0.1}, {"overlong": 0.3}, {}])
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_a_reward_knows_what_it_was_before_costs_and_length(accuracy: float, lost: dict[str, float]) -> None:
+    found = rewards.reward(accuracy, True, searched=True, **lost)
+    assert found.earned == pytest.approx(rewards.reward(accuracy, True).total, abs=1e-9)
+    assert rewards.reward(None, True).earned is None
+
+
+@pytest.mark.parametrize("estimator", ["group", "batch", "group_batch"])
+def test_penalties_that_differ_a_little_give_small_advantages(estimator: Advantages) -> None:
+    found = advantages_of(group(*NOISE), group(*NOISE), estimator=estimator)
+    totals = [item.reward.total for item in group(*NOISE) if item.reward]
+    assert found[0] == pytest.approx([(total - np.mean(totals)) * SCALE for total in totals])
+    assert 0 < deviation(found[0]) < 0.01
+
+
+def test_penalties_that_differ_much_have_unit_advantages_at_most() -> None:
+    (found,) = advantages_of(group((1.0, {"cost": 0.0}), (1.0, {"cost": 0.5}), (1.0, {"cost": 1.0})))
+    assert deviation(found) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("estimator", ["group", "batch", "group_batch"])
+def test_beside_other_verdicts_penalties_do_not_change_by_what_a_group_is_divided(estimator: Advantages) -> None:
+    (found,) = advantages_of(group(*NOISE, (0.0, {})), estimator=estimator)
+    assert deviation(found) == pytest.approx(1)
+
+
+def test_a_group_that_differs_in_its_format_is_divided_by_its_deviation() -> None:
+    (found,) = advantages_of(group(*NOISE[:2], well_formed=(True, False)))
+    assert deviation(found) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("estimator", get_args(Advantages))
+@given(groups=st.lists(totals, min_size=1, max_size=4))
+def test_without_penalties_the_advantages_are_the_same_to_the_last_bit(
+    estimator: Advantages, groups: list[list[float | None]]
+) -> None:
+    estimate = rewards.ESTIMATORS[estimator]
+    assert estimate(groups, None, groups) == estimate(groups)
+
+
+def test_a_failure_that_a_rule_gives_reward_0_differs_although_every_answer_earned_the_same() -> None:
+    """Not a penalty: the least deviation would make a format reward of 0.1 count less."""
+    first, second = group((0.0, {}), (0.0, {}))
+    failed = second.model_copy(update={"failures": (Failure(tool="textSearch", kind="timeout"),)})
+    (found,) = advantages_of([first, failed], rule="zero")
+    assert found == pytest.approx([1.0, -1.0])
+
+
+def test_a_group_whose_rewards_differ_only_by_penalties_has_no_signal_for_a_refill() -> None:
+    plain = failure_rules.Settings()
+    assert not rewards.has_signal(group((1.0, {"cost": 0.0}), (1.0, {"cost": 0.9})), plain)
+    assert not rewards.has_signal(group((0.0, {"overlong": 0.0}), (0.0, {"overlong": 0.5})), plain)
+    assert rewards.has_signal(group((1.0, {"cost": 0.1}), (0.0, {})), plain)
+    assert rewards.has_signal(group((1.0, {}), (1.0, {}), well_formed=(True, False)), plain)
+    assert not rewards.has_signal(group((1.0, {"overlong": 0.9}), (0.0, {})), plain), "both totals are 0.1"

@@ -92,6 +92,25 @@ def test_a_refill_stops_at_its_bound(tmp_path):
     assert first < numbers(found.groups) | numbers(found.replaced)
 
 
+def test_right_answers_of_different_length_are_replaced_and_hardly_learned(tmp_path):
+    """Rewards of every group differ by its tokens."""
+
+    def unlike(prompt: str, seed: Any) -> list[str]:
+        return [f"{turn}{' ' * (20 * seed[-1])}" for turn in script(prompt, seed)]
+
+    given = {"token_penalty": 0.5, "call_penalty": 0.1}
+    recipe = make_recipe(tmp_path, max_oversampling=2, **given)
+    recipe.rollouts.engine = ScriptedEngine(unlike)
+    assert numbers(step(recipe).groups) == {4, 5, 6, 7}
+    recipe = make_recipe(tmp_path, **given)
+    recipe.rollouts.engine = ScriptedEngine(unlike)
+    found = step(recipe)
+    assert numbers(found.groups) & SOLVED
+    for group in found.groups:
+        size = max(abs(item.advantage) for item in group)
+        assert 0 < size < 0.1 if numbers([group]) <= SOLVED else size == pytest.approx(1)
+
+
 def test_images_of_every_round_are_kept_for_the_checkpoint_and_the_trainer(tmp_path):
     recipe = make_recipe(tmp_path, max_oversampling=2)
     found = step(recipe)

@@ -298,8 +298,8 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
         ge=1,
         le=16,
         description="Questions that a step may play at most, as a multiple of `questionsPerStep`. Above 1, groups without "
-        "reward variance are replaced by those of further questions, until `questionsPerStep` groups carry a signal or this "
-        "is reached. 1: they are only counted [peer: DAPO dynamic sampling; GoG: none].",
+        "reward variance, penalties aside, are replaced by those of further questions, until `questionsPerStep` groups carry a "
+        "signal or this is reached. 1: they are only counted [peer: DAPO dynamic sampling; GoG: none].",
     )
     keep_unsolved: bool = Field(
         True, description="Train on questions that no sample solved, too; the report flags them in any case [ours]."
