@@ -28,7 +28,7 @@ def check(thing: Object, where: str) -> None:
     known = presets()
     for path, grpo in _chosen(thing):
         if known and ":" not in grpo.loss and grpo.loss not in known:
-            remedy = f"{wording.guess(grpo.loss, known)}; or module:function".removeprefix("; ")
+            remedy = f"{wording.guess(grpo.loss, list(known))}; or module:function".removeprefix("; ")
             raise UserError(f"no loss {grpo.loss!r}", where=f"{where}: {path}.loss", remedy=remedy)
         _check_refill(grpo, known.get(grpo.loss, {}), f"{where}: {path}.maxOversampling")
 
