@@ -53,7 +53,7 @@ from gog_recipes.rollout.played import gather_whole
 from gog_recipes.rollout.question_pool import QuestionPool
 from gog_recipes.rollout.rollouts import Rollouts
 from gog_recipes.rollout.scoring import RewardConfig
-from gog_recipes.runtime import checkpoint, config, ranks
+from gog_recipes.runtime import checkpoint, config, ranks, resumption
 from gog_recipes.runtime.stage import Stage
 
 
@@ -98,9 +98,15 @@ class EvaluateRecipe(FTRecipeInterface):
         self.stage = Stage(cfg, self.ranks)
 
     def setup(self) -> None:
-        """Loads the base model once, the adapters of every policy, and the questions. Raises UserError."""
+        """Loads the base model once, the adapters of every policy, and the questions.
+
+        Raises:
+            UserError: for inputs that are missing, do not belong together or cannot be used.
+        """
         used = {kind for name in self.cfg.policies for kind in spec.POLICIES[name]}
         self.parents = {kind: self.stage.input(kind) for kind in sorted(used)}
+        for name in self.cfg.policies:
+            resumption.require_chain([self.parents[kind] for kind in spec.POLICIES[name]], self.cfg.store.uri)
         self.saved = {kind: self.stage.folder(manifest) for kind, manifest in self.parents.items()}
         if not all(POLICIES[name].served for name in self.cfg.policies):
             base = self.stage.model

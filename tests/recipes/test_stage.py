@@ -12,8 +12,9 @@ from PIL import Image as PILImage
 from support.builders import make_image
 from support.stages import commit, in_two_ranks, make_stage
 
-from gog import dataset_zip, journal, metrics, outage, progress, store
+from gog import dataset_zip, journal, metrics, outage, progress, spec, store
 from gog.errors import UserError
+from gog_recipes.evaluate import EvaluateRecipe
 from gog_recipes.runtime import checkpoint, monitor, resumption, termination
 from gog_recipes.runtime.metric_log import MetricLog
 from gog_recipes.runtime.ranks import Ranks
@@ -142,6 +143,19 @@ def test_a_training_stage_resumes_only_on_the_checkpoints_that_it_started_from(t
     )
     assert str(caught.value).startswith(f"file://{tmp_path}/store: {sentence} inputs, or start a new run")
     resumption.require_parents(stage.store.latest("grpo"), [started_from], "")
+
+
+def test_an_evaluation_applies_no_adapter_on_another_checkpoint_than_it_was_trained_on(tmp_path):
+    sft = make_stage(tmp_path, stage="sft")
+    commit(sft, step=100)
+    make_stage(tmp_path).publish(40, {}, meta={}, parents=[sft.store.latest("sft")], complete=False)
+    commit(sft, step=200)
+    given = {"run": "ours", "data": {"path": str(tmp_path)}, "store": {"uri": f"file://{tmp_path}/store"}}
+    cfg = spec.EvaluateConfig.model_validate(given | {"model": {"base": "tiny"}, "policies": ["sft", "grpo"]})
+    with pytest.raises(
+        UserError, match=r"grpo/40 started from sft/100, the stage would apply it on sft/200 \(name what"
+    ):
+        EvaluateRecipe(cfg).setup()
 
 
 def test_a_checkpoint_deletes_the_journals_that_it_made_superfluous(tmp_path):

@@ -6,6 +6,7 @@ stage goes, its memory, and how its tools are called. Their names are listed her
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,6 +104,25 @@ def require_parents(checkpoint: store.Manifest, parents: Sequence[store.Manifest
             where=uri,
             remedy="name what it started from under inputs, or start a new run, with another name or store",
         )
+
+
+def require_chain(chain: Sequence[store.Manifest], uri: str) -> None:
+    """Checks that adapters which are applied together were trained on each other.
+
+    Args:
+        chain: checkpoints whose adapters are applied, in the order in which they were trained.
+        uri: of the store, for the message.
+
+    Raises:
+        UserError: with the checkpoint that started from another one.
+    """
+    for beneath, above in itertools.pairwise(chain):
+        if beneath.ref not in above.parents:
+            raise UserError(
+                f"checkpoint {above.ref} started from {_listed(above.parents)}, the stage would apply it on {beneath.ref}",
+                where=uri,
+                remedy="name what it started from under inputs",
+            )
 
 
 def _listed(refs: Sequence[str]) -> str:
