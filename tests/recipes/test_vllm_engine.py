@@ -152,6 +152,28 @@ def test_a_turn_under_way_ends_on_the_version_that_it_began_with_which_is_then_u
     assert versions == [0, 1] and [{model} for model in models] == [old, after]
 
 
+def test_what_an_earlier_attempt_left_on_servers_and_in_the_folder_is_removed_and_nothing_else(
+    policy, monkeypatch
+) -> None:
+    left = ["run-grpo-3-0123456789ab", "run-grpo-0-0123456789ab-self_attn-16"]
+    others = ["run-grpo-2-4-0123456789ab", "other-grpo-3-0123456789ab", "run-grpo-mine"]
+    folder = policy.folder / "work" / "adapters"
+    for name in [*left, *others, ".writing-run-grpo-3-0123456789ab.q_8zz3x1"]:
+        (folder / name).mkdir(parents=True)
+
+    async def run():
+        async with FaultyVLLM() as first, FaultyVLLM() as second:
+            for server in (first, second):
+                server.adapters.update([*left, *others])
+            async with engine_of(policy, monkeypatch, first, second) as engine:
+                [session] = await engine.open("a b", [], [(1,)])
+                session.close()
+                own = {engine._versions.current.name}
+                return first.adapters - own, second.adapters - own, {path.name for path in folder.iterdir()} - own
+
+    assert asyncio.run(run()) == (set(others), set(others), set(others))
+
+
 @dataclass(frozen=True)
 class FirstOfTwo(Ranks):
     """The first of two ranks; the second one has other turns under way."""

@@ -156,18 +156,18 @@ def test_a_server_that_ignores_adapters_of_a_kind_is_refused_by_its_name():
         asyncio.run(run())
 
 
-def test_an_adapter_that_another_rank_loaded_is_used_and_one_that_is_not_there_is_unloaded_silently():
+def test_an_adapter_that_another_rank_loaded_is_used_and_unloaded_and_one_that_is_not_there_is_unloaded_silently():
     async def run():
         async with FaultyVLLM() as server, fleet_of(server) as fleet:
             server.adapters.add(served().name)
             server.script[LOAD] = deque([(400, error("The lora adapter 'x' has already been loaded."), {})])
             await fleet.require(served())
-            server.adapters.clear()
+            fleet.replicas[0].loaded.clear()  # as on a rank that sampled elsewhere
             await fleet.unload(served())
+            assert not server.adapters
             await fleet.unload(served())
-            return paths(server).count(UNLOAD)
 
-    assert asyncio.run(run()) == 1
+    asyncio.run(run())
 
 
 def test_replicas_may_be_replaced_while_an_adapter_is_loaded_and_a_failure_is_that_of_the_one_that_failed():

@@ -106,7 +106,8 @@ class FaultyVLLM:
 
     def _answer(self, path: str, body: dict[str, Any]) -> web.Response:
         if path == "/v1/models":
-            return web.json_response({"data": [{"id": "base", "parent": None, "max_model_len": self.length}]})
+            base = {"id": "base", "parent": None, "max_model_len": self.length}
+            return web.json_response({"data": [base, *({"id": name, "parent": "base"} for name in self.adapters)]})
         if path == "/tokenize":
             return web.json_response(MISSING, status=404)
         if path == "/v1/load_lora_adapter":

@@ -21,7 +21,6 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,42 +36,18 @@ from gog.spec import key_variable
 from gog.tool_types import Reply
 from gog.trajectory import Segment
 from gog_recipes.models import policy_model
-from gog_recipes.rollout import vllm_check, vllm_names, vllm_proof, vllm_replica, vllm_weights
+from gog_recipes.rollout import vllm_check, vllm_leftovers, vllm_names, vllm_proof, vllm_replica, vllm_weights
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.engine import Parts, check_observation, check_prompt, check_resumable
 from gog_recipes.rollout.turn_failures import TurnFailures
 from gog_recipes.rollout.vllm_fleet import SERVICE, Fleet, Sampled
 from gog_recipes.rollout.vllm_images import SentImage, SentImages
 from gog_recipes.rollout.vllm_replica import WHERE, Probe, Replica, Served
+from gog_recipes.rollout.vllm_session import Conversation, VLLMSession
 from gog_recipes.rollout.vllm_versions import Versions
 from gog_recipes.runtime.interruption import Interrupted
 
 Value = TypeVar("Value")
-
-
-@dataclass
-class Conversation:
-    """One conversation."""
-
-    seed: Seed
-    """Its sampling noise."""
-    suppressed: tuple[int, ...]
-    """Token ids that it must not sample, besides those that no conversation samples."""
-    home: Replica
-    """The server that holds its prefix."""
-    segments: list[Segment] = field(default_factory=list)
-    """The conversation so far."""
-    prompt: requests.Prompt = field(default_factory=requests.Prompt)
-    """The same as it is sent."""
-    images: list[SentImage] = field(default_factory=list)
-    """Its images, in order."""
-    turns: int = 0
-    """Turns sampled so far."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens so far."""
-        return len(self.prompt.expanded)
 
 
 class VLLMEngine:
@@ -103,8 +78,14 @@ class VLLMEngine:
         self._images = SentImages(parts.processor, parts.vision)
         self._counters = Counters()
         self._open: list[Conversation] = []
+        self._written: set[str] = set()
+        stage = f"{parts.stage.config.run}-{parts.stage.key}"
+        self._leftovers = vllm_leftovers.Leftovers(stage, lambda: self._written)
         self._versions = Versions(self._serve(parts.model, parts.version), self._ranks)
         self._proofs = vllm_proof.make(parts.model, self._versions.current, self._probe, self._ranks)
+        self._written.update(proof.served.name for proof in self._proofs)
+        if self._ranks.is_main:
+            self._leftovers.delete(self._folder)
         self._starting = asyncio.Lock()
         self._io: IOLoop | None = None
         self._rng = random.Random(0)
@@ -194,10 +175,15 @@ class VLLMEngine:
 
     def _serve(self, model: torch.nn.Module, version: int) -> Served:
         """Writes a version of the policy for the servers to load. All ranks at once."""
-        config = self._stage.config
-        folder = Path(self._settings.adapters or self._stage.common / "adapters")
-        name = f"{config.run}-{config.key}"
-        return vllm_weights.serve(model, self._parts.saved, version, name, folder, self._ranks, self._probe(model))
+        parts, name, probe = self._parts, self._leftovers.stage, self._probe(model)
+        served = vllm_weights.serve(model, parts.saved, version, name, self._folder, self._ranks, probe)
+        self._written.add(served.name)
+        return served
+
+    @property
+    def _folder(self) -> Path:
+        """Where versions are written."""
+        return Path(self._settings.adapters or self._stage.common / "adapters")
 
     def _probe(self, model: torch.nn.Module) -> Probe:
         return vllm_weights.probe(model, self.processor, self._parts.vision)
@@ -239,10 +225,13 @@ class VLLMEngine:
         key = api_keys.from_environment(key_variable(SERVICE))
         return vllm_replica.connect(url, self._session, self._settings, key, self._proofs)
 
-    def _check(self, replica: Replica) -> Coroutine[Any, Any, None]:
+    async def _check(self, replica: Replica) -> None:
+        """Checks a server, and unloads what an earlier attempt left there."""
         experts = bool(policy_model.family_of(self._parts.model).lora_parameters)
         adapters = bool(self._versions.current.name)
-        return vllm_check.check(replica, self.processor, self.limits, adapters=adapters, experts=experts)
+        await vllm_check.check(replica, self.processor, self.limits, adapters=adapters, experts=experts)
+        if self._ranks.is_main:
+            await self._leftovers.unload(replica)
 
     async def _call(
         self, send: Callable[[], Coroutine[Any, Any, Reply[Value]]], failures: TurnFailures | None = None
@@ -351,42 +340,3 @@ class VLLMEngine:
 
     def _count(self, **more: int) -> None:
         self._counters = Counters.total((self._counters, Counters(**more)))
-
-
-@dataclass
-class VLLMSession:
-    """One conversation with the engine. Implements gog.agent.Session."""
-
-    engine: VLLMEngine
-    """Where turns are sampled."""
-    conversation: Conversation
-    """Its state."""
-    encoded: dict[tuple[str, ...], list[SentImage]] = field(default_factory=dict)
-    """Images of the newest observation that was encoded, by their hashes."""
-
-    async def generate(self) -> Generation:
-        """Samples the next turn."""
-        return await self.engine.generate(self.conversation)
-
-    def room(self) -> int:
-        """Tokens that the conversation can still take."""
-        return self.engine.room(self.conversation)
-
-    async def encode(self, body: str, images: Sequence[Image], note: str = "") -> Segment:
-        """The tokens of an observation with its frame. Appends nothing."""
-        segment, sent = await self.engine.encode(body, images, note)
-        self.encoded[segment.images] = sent
-        return segment
-
-    def observe(self, observation: Segment) -> None:
-        """Appends an observation."""
-        self.engine.observe(self.conversation, observation, self.encoded[observation.images])
-        self.encoded.clear()
-
-    def segments(self) -> tuple[Segment, ...]:
-        """The conversation so far."""
-        return tuple(self.conversation.segments)
-
-    def close(self) -> None:
-        """Frees its place."""
-        self.engine.release(self.conversation)

@@ -14,7 +14,7 @@ from gog.errors import UserError
 from gog.tool_types import CallError, FailureKind
 from gog_recipes.models.family import Processor
 from gog_recipes.rollout import vllm_request as requests
-from gog_recipes.rollout.vllm_replica import NO_ROUTE, UNLOAD, WHERE, Replica
+from gog_recipes.rollout.vllm_replica import MODELS, NO_ROUTE, UNLOAD, WHERE, Replica
 
 VERSION = "0.32"
 """Version of vLLM that this was tested with."""
@@ -47,7 +47,7 @@ async def check(
             where="temperature",
             remedy=f"lower it to at most {highest}",
         )
-    replica.base = _base(await _get(replica, "/v1/models"), replica, limits)
+    replica.base = _base(await _get(replica, MODELS), replica, limits)
     await _check_tokenizer(replica, processor)
     await _check_endpoint(replica, processor, experts)
     if adapters:

@@ -64,14 +64,19 @@ class Receiver:
             CallError: a transient failure; also where another rank has not delivered it yet.
             UserError: the receiver refuses it.
         """
-        there = (await self._send("GET", "/adapters"))["adapters"]
+        there = await self.names()
         if name in there:
-            return str(there[name])
+            return there[name]
         if not await asyncio.to_thread(folder.is_dir):
             raise CallError(FailureKind.CONNECTION, f"{self.url}: {name} has not arrived yet")
         hashes = {file: await self._upload(name, folder / file) for file in FILES}
         answer = await self._send("POST", f"/adapters/{quote(name)}", json.dumps({"sha256": hashes}).encode())
         return str(answer["path"])
+
+    async def names(self) -> dict[str, str]:
+        """Path of each adapter that has arrived, by name. Raises CallError and UserError."""
+        found = (await self._send("GET", "/adapters"))["adapters"]
+        return {str(name): str(path) for name, path in found.items()}
 
     async def remove(self, name: str) -> None:
         """Removes an adapter. What cannot be removed is, when others arrive."""

@@ -10,6 +10,7 @@ Everything here runs in one event loop, that of `gog.io_loop`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_delivery import Receiver, address
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+MODELS = "/v1/models"
+"""Lists the base model, and its adapters, which have it as their parent."""
 WHERE = "endpoints.policy"
 NO_ROUTE = "HTTP 404: Not Found"
 """What a path that the server does not have is answered with."""
@@ -201,14 +204,30 @@ class Replica:
 
     async def unload(self, served: Served) -> None:
         """Unloads an adapter. A server that does not have it, or does not respond, has nothing to unload."""
-        if served.name in self.loaded:
-            self.loaded.discard(served.name)
-            try:
-                await self.post(UNLOAD, lora_name=served.name)
-            except CallError:
-                return
-            if self.receiver is not None:
-                await self.receiver.remove(served.name)
+        if served.name:
+            with contextlib.suppress(CallError):
+                await self.drop(served.name)
+
+    async def drop(self, name: str) -> None:
+        """Unloads the adapter of a name, whichever rank or attempt loaded it, and removes its files beside the server.
+
+        Raises:
+            CallError: a transient failure.
+        """
+        self.loaded.discard(name)
+        try:
+            await self.post(UNLOAD, lora_name=name)
+        except CallError as error:
+            if error.kind is not FailureKind.REFUSED:  # it does not have it
+                raise
+        if self.receiver is not None:
+            await self.receiver.remove(name)
+
+    async def names(self) -> set[str]:
+        """Names of the adapters that the server has, and of those whose files lie beside it. Raises CallError."""
+        models = (await self.get(MODELS)).get("data", [])
+        there = {} if self.receiver is None else await self.receiver.names()
+        return {str(each["id"]) for each in models if each.get("parent")} | there.keys()
 
     async def post(self, path: str, **fields: Any) -> bytes:
         """Sends a small JSON request. Raises CallError."""

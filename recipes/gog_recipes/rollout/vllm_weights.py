@@ -23,6 +23,7 @@ from gog.trajectory import Segment
 from gog_recipes.models import lora, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
+from gog_recipes.rollout import vllm_leftovers
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_images import SentImage, encode
 from gog_recipes.rollout.vllm_replica import Probe, Served
@@ -74,7 +75,7 @@ def _write(parts: Sequence[Path], scratch: Path, folder: Path, name: str) -> Pat
     target = folder.absolute() / f"{name}-{digest}"
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as place:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{vllm_leftovers.WRITING}{target.name}.") as place:
             shutil.copytree(joined, Path(place) / "adapter").replace(target)
     return target
 
