@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 
 import pytest
@@ -15,7 +16,7 @@ from gog.errors import NotFinite, UserError
 from gog.spec import ModelSpec, PolicyServerSpec
 from gog.tool_types import CallError, FailureKind
 from gog_recipes.models import policy_model
-from gog_recipes.rollout import vllm_check
+from gog_recipes.rollout import vllm_check, vllm_replica
 from gog_recipes.rollout import vllm_request as requests
 from gog_recipes.rollout.vllm_fleet import Fleet
 from gog_recipes.rollout.vllm_replica import LOAD, UNLOAD, Proof, Replica
@@ -74,6 +75,43 @@ def test_a_turn_fails_only_when_every_replica_failed():
             reply = await ask(fleet, fleet.replicas[0])
             assert reply.value is None and reply.failure.kind is FailureKind.CONNECTION
             assert (await ask(fleet, fleet.replicas[0])).value is not None
+
+    asyncio.run(run())
+
+
+def test_a_host_that_accepts_no_connection_fails_a_call_long_before_its_deadline(monkeypatch):
+    monkeypatch.setattr(vllm_replica, "CONNECT_SECONDS", 0.2)
+
+    async def run():
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            address = full.getsockname()
+            waiting = [socket.socket() for _ in range(4)]
+            for each in waiting:  # they fill the queue, so that the kernel answers no further ones
+                each.setblocking(False)
+                each.connect_ex(address)
+            async with tool_transport.open_session(0.2) as session:
+                replica = Replica(f"http://127.0.0.1:{address[1]}", session, PolicyServerSpec(), base="base")
+                await asyncio.wait_for(replica.require(served()), 10)
+
+    with pytest.raises(CallError, match=r"no connection within 0.2 s") as caught:
+        asyncio.run(run())
+    assert caught.value.kind is FailureKind.CONNECTION
+
+
+def test_an_adapter_is_loaded_without_waiting_for_a_replica_that_failed_which_gets_it_before_it_samples():
+    async def run():
+        clock = Clock()
+        async with FaultyVLLM() as first, FaultyVLLM() as second, fleet_of(first, second, clock=clock) as fleet:
+            await fleet.require(served())
+            first.script[GENERATE] = deque([ConnectionError("dies")])
+            await ask(fleet, fleet.replicas[0])
+            first.script[LOAD] = deque([asyncio.Event()])  # it hangs
+            newer = served("run-grpo-2-abc")
+            assert (await asyncio.wait_for(fleet.require(newer), 5)).value
+            first.script.clear()
+            clock.now += 3.0
+            assert (await ask(fleet, fleet.replicas[0], newer)).value.replica.url == first.url
+            assert newer.name in first.adapters
 
     asyncio.run(run())
 

@@ -216,7 +216,7 @@ class VLLMEngine:
 
     async def _connect(self) -> None:
         """Makes what belongs to the I/O loop."""
-        self._session = tool_transport.open_session()
+        self._session = tool_transport.open_session(vllm_replica.CONNECT_SECONDS)
         names = vllm_names.Names(self._urls)
         replicas = [self._replica(url) for url in await names.replicas()]
         self._fleet = Fleet(replicas, names=names, join=self._replica, admit=self._check)

@@ -130,12 +130,13 @@ class Fleet:
         return made
 
     async def require(self, served: Served) -> Reply[bool]:
-        """Loads and verifies an adapter on every replica. One that is down loads it when it responds again.
+        """Loads and verifies an adapter on every replica that responds. Others load it before they sample again.
 
         Raises:
             UserError: a replica cannot load it, or computes something else.
         """
-        return await self._on_all([(each, each.require(served)) for each in self.replicas])
+        trusted = [each for each in self.replicas if not self._is_suspect(each)]
+        return await self._on_all([(each, each.require(served)) for each in trusted or self.replicas])
 
     async def verify(self, served: Served) -> Reply[bool]:
         """Compares every replica's log-probs with the trainer's. Raises UserError where they differ."""

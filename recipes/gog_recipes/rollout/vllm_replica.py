@@ -31,6 +31,8 @@ from gog_recipes.rollout.vllm_delivery import Receiver, address
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 MODELS = "/v1/models"
 """Lists the base model, and its adapters, which have it as their parent."""
+CONNECT_SECONDS = 10.0
+"""Seconds after which a host that answers nothing at all counts as unreachable."""
 WHERE = "endpoints.policy"
 NO_ROUTE = "HTTP 404: Not Found"
 """What a path that the server does not have is answered with."""
@@ -241,6 +243,8 @@ class Replica:
         )
         try:
             return await asyncio.wait_for(transport.send(body), deadline)
+        except aiohttp.ConnectionTimeoutError:
+            raise CallError(FailureKind.CONNECTION, f"no connection within {CONNECT_SECONDS:g} s") from None
         except TimeoutError:
             raise CallError(FailureKind.TIMEOUT, f"no answer within {deadline:g} s") from None
 
