@@ -285,6 +285,21 @@ def test_a_stage_that_is_asked_to_end_does_not_wait_for_a_server_that_hangs_whil
     assert asyncio.run(run()) == 1
 
 
+def test_a_stage_starts_with_the_servers_that_respond(policy, monkeypatch) -> None:
+    async def run():
+        async with FaultyVLLM() as server:
+            engine = policy.engine([Nowhere, server], LIMITS, patience=0.0, backoff=0.0)
+            server.serve(engine._versions.current.probe)
+            server.token = policy.processor.turn_end
+            [session] = await engine.open("a b", [], [(1,)])
+            await session.generate()
+            session.close()
+            await engine.close()
+            return len(turns(server))
+
+    assert asyncio.run(run()) == 1
+
+
 def test_servers_that_stay_down_end_the_attempt_after_the_stage_s_patience(policy) -> None:
     async def run():
         engine = policy.engine([Nowhere], LIMITS, patience=0.0, backoff=0.0)

@@ -160,6 +160,47 @@ def test_a_restarted_server_is_given_its_adapter_again_and_verified_before_it_sa
     assert asyncio.run(run()) == [GENERATE, LOAD, GENERATE, GENERATE]
 
 
+@pytest.mark.parametrize("name", ["run-grpo-1-abc", ""])
+def test_a_server_that_broke_off_is_checked_and_verified_again_before_it_samples(name):
+    async def run():
+        checked = []
+
+        async def check(replica):
+            checked.append(len(server.calls))
+
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            fleet.replicas[0].check = check
+            await fleet.require(served(name))
+            server.script[GENERATE] = deque([ConnectionError("dies")])
+            assert (await ask(fleet, fleet.replicas[0], served(name))).failure is not None
+            broken = len(server.calls)
+            assert (await ask(fleet, fleet.replicas[0], served(name))).value is not None
+            assert checked == [0, broken] and paths(server)[broken:].count(GENERATE) == 2
+            server.script[GENERATE] = deque([ConnectionError("dies")])
+            await ask(fleet, fleet.replicas[0], served(name))
+            await ask(fleet, fleet.replicas[0], served(name, logprob=-0.5))  # another base came back
+
+    with pytest.raises(UserError, match=r"differ from the trainer's by 0.5 nats"):
+        asyncio.run(run())
+
+
+def test_turns_that_wait_for_the_check_of_a_server_share_its_failure():
+    async def run():
+        checked = []
+
+        async def check(replica):
+            checked.append(replica)
+            await asyncio.sleep(0.05)
+            raise CallError(FailureKind.CONNECTION, "no connection")
+
+        async with FaultyVLLM() as server, fleet_of(server) as fleet:
+            fleet.replicas[0].check = check
+            await asyncio.gather(*(ask(fleet, fleet.replicas[0]) for _ in range(8)))
+            assert len(checked) == 1
+
+    asyncio.run(run())
+
+
 def test_a_proof_is_loaded_verified_and_unloaded_before_the_first_adapter_and_after_a_restart():
     async def run():
         async with FaultyVLLM() as server, fleet_of(server) as fleet:

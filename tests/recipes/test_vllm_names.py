@@ -94,20 +94,20 @@ def test_a_replaced_pod_is_taken_in_with_its_adapter_and_the_old_one_left_out():
             names = Listed(old.url)
 
             def join(url):
-                return Replica(url, session, PolicyServerSpec(), base="base")
+                return Replica(url, session, PolicyServerSpec(), base="base", check=admit)
 
             async def admit(replica):
                 checked.append(replica.url)
 
             checked = []
-            fleet = Fleet([join(old.url)], clock, names=names, join=join, admit=admit)
+            fleet = Fleet([join(old.url)], clock, names=names, join=join)
             home = fleet.home({})
             assert (await fleet.generate(home, served(), PROMPT, IMAGES, {})).value.replica.url == old.url
             names.urls = [new.url]
             assert (await fleet.generate(home, served(), PROMPT, IMAGES, {})).value.replica.url == old.url, "not yet"
             clock.now += vllm_names.LOOK_SECONDS
             assert (await fleet.generate(home, served(), PROMPT, IMAGES, {})).value.replica.url == new.url
-            assert new.adapters == {served().name} and checked == [new.url]
+            assert new.adapters == {served().name} and checked == [old.url, new.url]
 
     asyncio.run(run())
 
@@ -117,14 +117,28 @@ def test_a_pod_that_does_not_respond_yet_leaves_the_others_as_they_are():
         async with FaultyVLLM() as server, tool_transport.open_session() as session:
 
             def join(url):
-                return Replica(url, session, PolicyServerSpec(), base="base")
+                return Replica(url, session, PolicyServerSpec(), base="base", check=admit)
 
             async def admit(replica):
-                raise CallError(FailureKind.CONNECTION, "starting")
+                if replica.url != server.url:
+                    raise CallError(FailureKind.CONNECTION, "starting")
 
             known = join(server.url)
-            fleet = Fleet([known], Clock(), names=Listed(server.url, "http://127.0.0.1:1"), join=join, admit=admit)
+            fleet = Fleet([known], Clock(), names=Listed(server.url, "http://127.0.0.1:1"), join=join)
             assert (await fleet.generate(known, served(), PROMPT, IMAGES, {})).value is not None
             assert fleet.replicas == [known]
+
+    asyncio.run(run())
+
+
+def test_a_stage_that_starts_while_a_pod_is_replaced_finds_the_new_one():
+    async def run():
+        async with FaultyVLLM() as server, tool_transport.open_session() as session:
+
+            def join(url):
+                return Replica(url, session, PolicyServerSpec(), base="base")
+
+            fleet = Fleet([join("http://127.0.0.1:1")], Clock(), names=Listed(server.url), join=join)
+            assert (await fleet.require(served())).value
 
     asyncio.run(run())

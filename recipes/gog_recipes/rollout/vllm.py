@@ -198,7 +198,7 @@ class VLLMEngine:
     # ---------------------------------------------------------------- servers
 
     async def _start(self) -> None:
-        """Connects to the servers and checks them, once."""
+        """Connects to the servers and checks those that respond, once."""
         async with self._starting:
             if self._io is not None:
                 return
@@ -206,8 +206,7 @@ class VLLMEngine:
             try:
                 await self._io.run(self._connect())
                 served = self._versions.current
-                await self._call(lambda: self._fleet.check(self._check))
-                await self._call(lambda: self._fleet.require(served) if served.name else self._fleet.verify(served))
+                await self._call(lambda: self._fleet.require(served))
             except BaseException:
                 await self._io.run(self._session.close())
                 self._io.close()
@@ -219,11 +218,11 @@ class VLLMEngine:
         self._session = tool_transport.open_session(vllm_replica.CONNECT_SECONDS)
         names = vllm_names.Names(self._urls)
         replicas = [self._replica(url) for url in await names.replicas()]
-        self._fleet = Fleet(replicas, names=names, join=self._replica, admit=self._check)
+        self._fleet = Fleet(replicas, names=names, join=self._replica)
 
     def _replica(self, url: str) -> Replica:
         key = api_keys.from_environment(key_variable(SERVICE))
-        return vllm_replica.connect(url, self._session, self._settings, key, self._proofs)
+        return vllm_replica.connect(url, self._session, self._settings, key, self._proofs, self._check)
 
     async def _check(self, replica: Replica) -> None:
         """Checks a server, and unloads what an earlier attempt left there."""

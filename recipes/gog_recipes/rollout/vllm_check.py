@@ -14,12 +14,10 @@ from gog.errors import UserError
 from gog.tool_types import CallError, FailureKind
 from gog_recipes.models.family import Processor
 from gog_recipes.rollout import vllm_request as requests
-from gog_recipes.rollout.vllm_replica import MODELS, NO_ROUTE, UNLOAD, WHERE, Replica
+from gog_recipes.rollout.vllm_replica import DIED, MODELS, NO_ROUTE, UNLOAD, WHERE, Replica
 
 VERSION = "0.32"
 """Version of vLLM that this was tested with."""
-DIED = "EngineCore encountered an issue"
-"""Part of the answer to a request that killed vLLM's engine."""
 TEXT = "<think>Größe: 3.5 km²; 你好</think><answer>\n  two words</answer><|im_end|>"
 """Compared token by token: tags, special tokens, white space, letters outside ASCII."""
 

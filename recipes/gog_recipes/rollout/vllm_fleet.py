@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,6 @@ class Fleet:
     """Where replicas are looked up again, because pods are replaced; None for replicas that do not change."""
     join: Callable[[str], Replica] | None = None
     """Makes the replica of a URL that was not there before."""
-    admit: Callable[[Replica], Awaitable[None]] | None = None
-    """Checks such a replica. Raises CallError while it does not respond, UserError if it serves something else."""
     _looked: float = float("-inf")
     """When replicas were looked up."""
     _trust: dict[str, _Trust] = field(default_factory=dict)
@@ -124,33 +122,22 @@ class Fleet:
 
     async def _joined(self, url: str) -> Replica:
         assert self.join is not None
-        assert self.admit is not None
         made = self.join(url)
-        await self.admit(made)
+        await made.admit()
         return made
 
     async def require(self, served: Served) -> Reply[bool]:
-        """Loads and verifies an adapter on every replica that responds. Others load it before they sample again.
+        """Checks every replica that responds, and loads and verifies an adapter there. Others follow before they sample.
 
         Raises:
-            UserError: a replica cannot load it, or computes something else.
+            UserError: a replica cannot be the policy or load the adapter, or computes something else.
         """
+        await self.look()
         trusted = [each for each in self.replicas if not self._is_suspect(each)]
         return await self._on_all([(each, each.require(served)) for each in trusted or self.replicas])
 
-    async def verify(self, served: Served) -> Reply[bool]:
-        """Compares every replica's log-probs with the trainer's. Raises UserError where they differ."""
-        return await self._on_all([(each, each.verify(served)) for each in self.replicas])
-
-    async def check(self, check: Callable[[Replica], Coroutine[Any, Any, None]]) -> Reply[bool]:
-        """Checks every replica, all of which must respond."""
-        return await self._on_all([(each, check(each)) for each in self.replicas], everywhere=True)
-
-    async def _on_all(
-        self, work: Sequence[tuple[Replica, Coroutine[Any, Any, None]]], *, everywhere: bool = False
-    ) -> Reply[bool]:
-        """Does something on replicas, which turns may look up anew meanwhile. It succeeds if one of them does, or with
-        `everywhere` if all do."""
+    async def _on_all(self, work: Sequence[tuple[Replica, Coroutine[Any, Any, None]]]) -> Reply[bool]:
+        """Does something on replicas, which turns may look up anew meanwhile. It succeeds if one of them does."""
         results = await asyncio.gather(*(each for _, each in work), return_exceptions=True)
         failure = None
         for (replica, _), result in zip(work, results, strict=True):
@@ -158,8 +145,8 @@ class Fleet:
                 failure = self._note_failure(replica, result)
             elif isinstance(result, BaseException):
                 raise result
-        succeeded = sum(not isinstance(result, BaseException) for result in results)
-        return Reply(True, None) if succeeded >= (len(work) if everywhere else 1) else Reply(None, failure)
+        succeeded = any(not isinstance(result, BaseException) for result in results)
+        return Reply(True, None) if succeeded else Reply(None, failure)
 
     async def unload(self, served: Served) -> None:
         """Unloads an adapter everywhere."""

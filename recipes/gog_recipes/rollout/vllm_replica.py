@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ MODELS = "/v1/models"
 CONNECT_SECONDS = 10.0
 """Seconds after which a host that answers nothing at all counts as unreachable."""
 WHERE = "endpoints.policy"
+DIED = "EngineCore encountered an issue"
+"""Part of the answer to a request that killed vLLM's engine."""
 NO_ROUTE = "HTTP 404: Not Found"
 """What a path that the server does not have is answered with."""
 
@@ -106,13 +108,18 @@ class Replica:
     receiver: Receiver | None = None
     """Takes adapters for it; None where it reads the trainer's folder."""
     loaded: set[str] = field(default_factory=set)
-    """Adapters that it has, as far as is known."""
+    """Adapters that it has, as far as is known; with "" its base computes what the trainer's does."""
+    check: Callable[[Replica], Awaitable[None]] | None = None
+    """Whether it can be the policy (`vllm_check`). Raises CallError while it does not respond, UserError if it cannot."""
+    checked: bool = False
+    """Whether it passed the check since its start, as far as is known."""
     proved: bool = False
     """Whether it passed the proofs since its start, as far as is known."""
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.settings.concurrency)
         self._loading = asyncio.Lock()
+        self._failed: CallError | None = None
 
     async def generate(
         self, served: Served, prompt: requests.Prompt, images: tuple[str, ...], parameters: dict[str, Any]
@@ -131,8 +138,7 @@ class Replica:
                 except CallError as error:
                     if last or not (served.name and "does not exist" in error.message):
                         raise _as_user_error(error, self.url) or error from None
-                    self.loaded.discard(served.name)  # the server was restarted
-                    self.proved = False
+                    self.forget()  # the server was restarted
         raise AssertionError
 
     async def _ask(
@@ -148,21 +154,48 @@ class Replica:
             raise NotFinite(f"{self.url} {error.what}", where=error.where, remedy=error.remedy) from None
 
     async def require(self, served: Served) -> None:
-        """Loads an adapter and verifies it, unless the server has it.
+        """Checks the server unless it is known, then loads an adapter and verifies it unless the server has it.
 
         Raises:
             CallError: a transient failure.
-            UserError: the server cannot load it, or computes something else.
+            UserError: the server cannot be the policy or load the adapter, or computes something else.
         """
-        if not served.name or served.name in self.loaded:
+        if self._has(served):
             return
+        before = self._failed
         async with self._loading:
-            if served.name in self.loaded:
-                return
+            if self._failed is not None and self._failed is not before:  # while this waited
+                raise self._failed
+            try:
+                await self._prepare(served)
+            except CallError as error:
+                self._failed = error
+                raise
+
+    async def _prepare(self, served: Served) -> None:
+        await self.admit()
+        if self._has(served):
+            return
+        if served.name:
             await self._prove()
             await self._load(served)
-            await self.verify(served)
-            self.loaded.add(served.name)
+        await self.verify(served)
+        self.loaded.add(served.name)
+
+    def _has(self, served: Served) -> bool:
+        return self.checked and served.name in self.loaded
+
+    async def admit(self) -> None:
+        """Checks the server, unless that has been done since its start. Raises CallError and UserError."""
+        if not self.checked:
+            if self.check is not None:
+                await self.check(self)
+            self.checked = True
+
+    def forget(self) -> None:
+        """Takes nothing about the server for granted any more: it may be another one at the same address."""
+        self.checked = self.proved = False
+        self.loaded.clear()
 
     async def _prove(self) -> None:
         for proof in () if self.proved else self.proofs:
@@ -237,6 +270,14 @@ class Replica:
 
     async def send(self, path: str, body: bytes) -> bytes:
         """Sends a request within the deadline. Raises CallError."""
+        try:
+            return await self._send(path, body)
+        except CallError as error:
+            if error.kind is FailureKind.CONNECTION or DIED in error.message:
+                self.forget()
+            raise
+
+    async def _send(self, path: str, body: bytes) -> bytes:
         transport, deadline = (
             Transport(self.session, "policy", self.url + path, self.key),
             self.settings.deadline_seconds,
@@ -266,10 +307,15 @@ class Replica:
 
 
 def connect(
-    url: str, session: aiohttp.ClientSession, settings: PolicyServerSpec, key: str, proofs: Sequence[Proof]
+    url: str,
+    session: aiohttp.ClientSession,
+    settings: PolicyServerSpec,
+    key: str,
+    proofs: Sequence[Proof],
+    check: Callable[[Replica], Awaitable[None]],
 ) -> Replica:
     """The server at a URL, with the receiver beside it where the settings name its port."""
-    made = Replica(url, session, settings, key, proofs=proofs)
+    made = Replica(url, session, settings, key, proofs=proofs, check=check)
     if settings.receiver_port is not None:
         made.receiver = Receiver(address(url, settings.receiver_port), session, settings.deadline_seconds, key)
     return made
