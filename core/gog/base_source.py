@@ -6,6 +6,7 @@ only one of them fetches it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def fetch(base: str, *, options: StoreSpec, target: Path) -> Located:
     Args:
         base: a folder, `file://`, `s3://` or `hf://`, of which one without a commit is resolved; or a volume's address
         options: of the store; its address is ignored
-        target: where an `s3://` base goes; locks lie beside it
+        target: where an `s3://` base goes, to whose name a digest of the address is added; locks lie beside it
 
     Raises:
         UserError: it does not exist, or cannot be fetched or written.
@@ -52,7 +53,10 @@ def fetch(base: str, *, options: StoreSpec, target: Path) -> Located:
     if (mounted := mounts.folder(base)) is not None:
         return Located(mounted, mounts.recorded(base, mounted))
     if base.startswith(S3):
-        fetched = folders.once(target, lambda fresh: store.fetch_prefix(options, base, fresh))
+        digest = hashlib.blake2b(base.encode(), digest_size=8).hexdigest()
+        fetched = folders.once(
+            target.with_name(f"{target.name}-{digest}"), lambda fresh: store.fetch_prefix(options, base, fresh)
+        )
         return Located(fetched, base)
     address = hub.parse(base)
     assert address is not None

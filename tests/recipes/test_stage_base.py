@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
@@ -28,8 +29,10 @@ def test_a_base_model_in_a_store_is_fetched_once_into_the_pod(tmp_path, monkeypa
     monkeypatch.setattr(store, "fetch_prefix", fetch)
     stage = make_stage(tmp_path, model={"base": "s3://models/base"}, workdir=str(tmp_path / "work"))
     first, second = stage.model, stage.model
-    assert first == second and first.base == str(tmp_path / "work" / "base") and first.preset == "qwen2.5-vl"
+    assert first == second and Path(first.base).parent == tmp_path / "work" and first.preset == "qwen2.5-vl"
     assert asked == [(f"file://{tmp_path}/store", "s3://models/base")]
+    corrected = make_stage(tmp_path, model={"base": "s3://models/other"}, workdir=str(tmp_path / "work")).model
+    assert corrected.base != first.base and asked[1:] == [(f"file://{tmp_path}/store", "s3://models/other")]
 
 
 def test_the_first_process_of_a_pod_ends_at_sigterm():
