@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 from support.operator_builders import until
 
 from gog.errors import UserError
 from gog_operator import hints, parent_death
-from gog_operator.cluster import lock, processes
+from gog_operator.cluster import lock, processes, servers
 from gog_operator.cluster.lock import RunLock
 from gog_operator.cluster.processes import MARK, Processes
 
@@ -114,6 +115,40 @@ def test_workers_that_ignore_sigterm_are_killed_too():
     worker_id = int(leader.stdout.readline())
     processes.end([leader], grace=10)
     until(lambda: processes.start_time(worker_id) is None)
+
+
+def orphan():
+    """A leader that has exited, and its worker, which ignores SIGTERM."""
+    worker = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
+    code = (
+        "import subprocess, sys\n"
+        f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}], stdout=subprocess.PIPE)\n"
+        "worker.stdout.readline(); print(worker.pid, flush=True)"
+    )
+    leader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert leader.stdout is not None
+    worker_id = int(leader.stdout.readline())
+    leader.wait(10)
+    assert processes.start_time(worker_id) is not None
+    return leader, worker_id
+
+
+def test_workers_of_a_leader_that_has_exited_are_killed_at_the_end():
+    leader, worker_id = orphan()
+    processes.end([leader], grace=10)
+    until(lambda: processes.start_time(worker_id) is None)
+
+
+def test_workers_of_a_server_that_has_exited_are_killed_before_it_is_started_again(tmp_path):
+    leader, worker_id = orphan()
+    made = servers.LocalServers(Processes(tmp_path), tmp_path / "logs")
+    now = datetime.now(UTC)
+    made._servers["policy"] = servers._Server(leader, tmp_path / "log", tmp_path / "ready", now)
+    made.start("policy", "policy", lambda ready: SLEEP, now, {})
+    until(lambda: processes.start_time(worker_id) is None)
+    made.close()
 
 
 @linux

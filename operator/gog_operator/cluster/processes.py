@@ -128,15 +128,24 @@ def signal_children(process: subprocess.Popen[bytes], number: signal.Signals) ->
         os.killpg(process.pid, number)
 
 
+def kill_orphans(process: subprocess.Popen[bytes]) -> None:
+    """Kills the workers that outlived a leader, which may hold the memory of a GPU. Leaves a leader that runs alone."""
+    if process.poll() is not None and start_time(process.pid) is None:  # else the system has reused its id
+        signal_children(process, signal.SIGKILL)
+
+
 def end(processes: Iterable[subprocess.Popen[bytes]], grace: float, hurry: Callable[[], bool] = lambda: False) -> None:
     """Ends processes by SIGTERM, then by SIGKILL, which also ends workers that outlived their leader.
 
     Args:
-        processes: Leaders of the sessions; those that have already exited are skipped.
+        processes: Leaders of the sessions; of those that have already exited, workers are killed at once.
         grace: Seconds between the two signals.
         hurry: Whether to stop waiting.
     """
-    running = [each for each in processes if each.poll() is None]
+    given = list(processes)
+    running = [each for each in given if each.poll() is None]
+    for each in given:
+        kill_orphans(each)
     for each in running:
         signal_children(each, signal.SIGTERM)
     deadline = time.monotonic() + grace

@@ -28,7 +28,7 @@ class LocalServers:
     def start(
         self, name: str, log: str, command: Callable[[str], list[str]], now: datetime, env: Mapping[str, str]
     ) -> None:
-        """Starts a server, unless it runs already.
+        """Starts a server, unless it runs already. Workers of one that has exited are killed first.
 
         Args:
             name: Name of the ToolServer.
@@ -40,6 +40,8 @@ class LocalServers:
         old = self._servers.get(name)
         if old is not None and old.process.poll() is None:
             return
+        if old is not None:
+            processes.kill_orphans(old.process)
         folder = next_folder(self.logs / log)
         ready = folder / "ready.json"
         with files.as_user_error(folder):
