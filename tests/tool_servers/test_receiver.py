@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import os
@@ -97,7 +98,7 @@ def test_the_oldest_adapters_make_room(tmp_path):
     assert list(arrivals.names()) == [f"v-{number}" for number in range(2, KEPT + 2)]
 
 
-def test_a_trainer_delivers_a_version_once_and_other_ranks_find_it(start, tmp_path):
+def test_a_trainer_delivers_a_version_once_and_other_ranks_wait_for_it(start, tmp_path):
     folder = tmp_path / "adapters"
     server = start("gog_tools.policy.server", "--runtime", "receiver", "--folder", str(folder), GOG_API_KEY="secret")
     source = adapter(tmp_path / "trained")
@@ -106,8 +107,11 @@ def test_a_trainer_delivers_a_version_once_and_other_ranks_find_it(start, tmp_pa
         async with tool_transport.open_session() as session:
             receiver = Receiver(server.url, session, 30.0, key="secret")
             with pytest.raises(CallError, match="has not arrived yet"):
-                await receiver.deliver("run-1", tmp_path / "elsewhere")
+                await dataclasses.replace(receiver, deadline_seconds=0.5).deliver("run-1", tmp_path / "elsewhere")
+            waiting = asyncio.create_task(receiver.deliver("run-1", tmp_path / "elsewhere"))
+            await asyncio.sleep(0.2)
             path = await receiver.deliver("run-1", source)
+            assert await waiting == path
             assert path == str(folder / "run-1") and hashes(Path(path)) == hashes(source)
             assert await receiver.deliver("run-1", tmp_path / "elsewhere") == path
             await receiver.remove("run-1")

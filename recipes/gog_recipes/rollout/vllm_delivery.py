@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ FILES = (adapters.CONFIG, adapters.WEIGHTS)
 """Files of an adapter."""
 PART = 16 << 20
 """Bytes of one request."""
+POLL_SECONDS = 1.0
+"""Between two looks whether an adapter that another rank uploads has arrived."""
 
 
 def address(server: str, port: int) -> str:
@@ -61,14 +64,18 @@ class Receiver:
             The path at which the server reads it.
 
         Raises:
-            CallError: a transient failure; also where another rank has not delivered it yet.
+            CallError: a transient failure; also where another rank has not delivered it within the deadline.
             UserError: the receiver refuses it.
         """
         there = await self.names()
+        until = time.monotonic() + self.deadline_seconds
+        while name not in there and not await asyncio.to_thread(folder.is_dir):
+            if time.monotonic() > until:
+                raise CallError(FailureKind.CONNECTION, f"{self.url}: {name} has not arrived yet")
+            await asyncio.sleep(POLL_SECONDS)
+            there = await self.names()
         if name in there:
             return there[name]
-        if not await asyncio.to_thread(folder.is_dir):
-            raise CallError(FailureKind.CONNECTION, f"{self.url}: {name} has not arrived yet")
         hashes = {file: await self._upload(name, folder / file) for file in FILES}
         answer = await self._send("POST", f"/adapters/{quote(name)}", json.dumps({"sha256": hashes}).encode())
         return str(answer["path"])
