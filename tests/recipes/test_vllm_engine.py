@@ -17,7 +17,7 @@ from support.vllm_servers import CPU, Policy, image
 from gog import prompts
 from gog.engine import Limits
 from gog.errors import QuestionSkipped, ServiceDown, UserError
-from gog.spec import ModelSpec
+from gog.spec import ModelSpec, OutageSpec
 from gog_recipes.models import lora, policy_model
 from gog_recipes.rollout import vllm_proof, vllm_weights
 from gog_recipes.rollout import vllm_request as requests
@@ -262,6 +262,22 @@ def test_a_turn_at_which_the_server_fails_while_it_samples_others_skips_its_ques
                 await asyncio.wait_for(failing, 1)
 
     asyncio.run(run())
+
+
+def test_a_turn_that_is_the_last_one_left_and_kills_its_server_each_time_skips_its_question(
+    policy, monkeypatch
+) -> None:
+    async def run():
+        async with FaultyVLLM() as server, engine_of(policy, monkeypatch, server) as engine:
+            engine._stage.watch().spec = OutageSpec(patience_seconds=3.0)
+            [session] = await engine.open("a b", [], [(1,)])
+            server.kills = requests.noise((1,), (0, 0))
+            with pytest.raises(QuestionSkipped, match=r"endpoints.policy: .* fails at it, 10 times"):
+                await session.generate()
+            session.close()
+            return len(turns(server))
+
+    assert asyncio.run(run()) == 10
 
 
 @pytest.mark.parametrize("path", [LOAD, UNLOAD])

@@ -43,6 +43,7 @@ class FaultyVLLM:
         token: what it samples.
         logprob: that it reports of it.
         fails_at: seed of the turn at which it always fails.
+        kills: seed of the turn at which it always breaks off.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class FaultyVLLM:
         self.adapters: set[str] = set()
         self.probe, self.token = served().probe, 30
         self.expanded, self.processed, self.length = PROMPT.expanded, True, 1024
-        self.logprob, self.fails_at = 0.0, -1
+        self.logprob, self.fails_at, self.kills = 0.0, -1, -1
         self.in_flight = self.most = 0
         self.port = 0
 
@@ -81,6 +82,8 @@ class FaultyVLLM:
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
         try:
+            if body.get("sampling_params", {}).get("seed") == self.kills:
+                await self._scripted(request, ConnectionError("dies"))
             planned = self.script.get(request.path)
             return (await self._scripted(request, planned.popleft()) if planned else None) or self._answer(
                 request.path, body
@@ -108,6 +111,8 @@ class FaultyVLLM:
         if path == "/v1/models":
             base = {"id": "base", "parent": None, "max_model_len": self.length}
             return web.json_response({"data": [base, *({"id": name, "parent": "base"} for name in self.adapters)]})
+        if path == "/health":
+            return web.Response()
         if path == "/tokenize":
             return web.json_response(MISSING, status=404)
         if path == "/v1/load_lora_adapter":

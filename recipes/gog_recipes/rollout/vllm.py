@@ -78,6 +78,7 @@ class VLLMEngine:
         self._images = SentImages(parts.processor, parts.vision)
         self._counters = Counters()
         self._open: list[Conversation] = []
+        self._sampling = 0
         self._written: set[str] = set()
         stage = f"{parts.stage.config.run}-{parts.stage.key}"
         self._leftovers = vllm_leftovers.Leftovers(stage, lambda: self._written)
@@ -250,7 +251,11 @@ class VLLMEngine:
         assert io is not None
         attempt = 0
         while True:
-            reply = await self._stage.watch().call(SERVICE, lambda: io.run(send()))
+            if failures is not None and failures.killed and self._sampling == 1:  # no other turn may have killed it
+                await self._stage.watch().call(SERVICE, lambda: io.run(self._fleet.health()))
+                reply = await io.run(send())
+            else:
+                reply = await self._stage.watch().call(SERVICE, lambda: io.run(send()))
             if reply.failure is None:
                 assert reply.value is not None
                 return reply.value
@@ -294,7 +299,11 @@ class VLLMEngine:
             )
             prompt, images = conversation.prompt.then(tokens), tuple(each.uri for each in conversation.images)
             request = functools.partial(self._fleet.generate, conversation.home, served, prompt, images, parameters)
-            sampled: Sampled = await self._call(request, TurnFailures(WHERE))
+            self._sampling += 1
+            try:
+                sampled: Sampled = await self._call(request, TurnFailures(WHERE))
+            finally:
+                self._sampling -= 1
             conversation.home, answer = sampled.replica, sampled.answer
             read = len(prompt.expanded) - answer.cached
             metrics.record_tokens("prefilled", read)

@@ -148,6 +148,10 @@ class Fleet:
         succeeded = any(not isinstance(result, BaseException) for result in results)
         return Reply(True, None) if succeeded else Reply(None, failure)
 
+    async def health(self) -> Reply[bool]:
+        """Whether a replica says that it is well."""
+        return await self._on_all([(each, each.health()) for each in self.replicas])
+
     async def unload(self, served: Served) -> None:
         """Unloads an adapter everywhere."""
         await asyncio.gather(*(each.unload(served) for each in self.replicas))

@@ -291,6 +291,17 @@ class Replica:
 
     async def get(self, path: str) -> Any:
         """The JSON document at a path. Raises CallError."""
+        text = await self._fetch(path)
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise CallError(FailureKind.MALFORMED, f"{path} is not JSON") from None
+
+    async def health(self) -> None:
+        """Asks the server whether it is well. Raises CallError."""
+        await self._fetch("/health")
+
+    async def _fetch(self, path: str) -> bytes:
         headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
         try:
             async with (
@@ -299,11 +310,9 @@ class Replica:
             ):
                 text = await response.content.read(tool_transport.MAX_WHOLE_BODY)
                 tool_transport.check_status(response.status, {}, tool_transport.explanation(text, self.key))
-                return json.loads(text)
+                return text
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise CallError(FailureKind.CONNECTION, wording.one_line(f"{type(error).__name__}: {error}")) from None
-        except ValueError:
-            raise CallError(FailureKind.MALFORMED, f"{path} is not JSON") from None
 
 
 def connect(
