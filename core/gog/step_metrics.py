@@ -86,7 +86,10 @@ PARTS = (
     ),
     StepPart("judge", _GRPO, "waiting for the judge", "The trainer waited, and every open episode waited for the judge."),
     StepPart("canary", _GRPO, "canary", "The engine was compared with the trainer.", trains=True),
-    StepPart("reference", _GRPO, "reference", "Forward passes of the reference.", trains=True),
+    StepPart(
+        "reference", _GRPO, "reference",
+        "Forward passes of the reference, and with `updatesPerRollout` of the policy before its update.", trains=True,
+    ),
     StepPart(
         "train", _BOTH, "update",
         "Forward and backward passes of the policy, and the optimizer step; collectives of sharded layers included.", trains=True,
@@ -119,7 +122,7 @@ def _parts(prefix: str, gauge: str, help: str, note: str) -> tuple[StepMetric, .
 
 METRICS = (
     StepMetric(
-        "loss", _BOTH, "Loss", "loss", "Loss of the last update.", "model tokens only",
+        "loss", _BOTH, "Loss", "loss", "Loss of the last update, mean over its optimizer steps.", "model tokens only",
         gauge="gog_train_loss", by_stage=True, chart_of=_SFT, zero_based=False,
         status_of=_SFT, short="loss", series="losses", summary_of=_SFT, higher_is_better=False,
     ),
@@ -167,7 +170,7 @@ METRICS = (
         "share of tokens whose ratio left the clip range", gauge="gog_train_clip_frac", chart_of=_GRPO,
     ),
     StepMetric(
-        "grad_norm", _BOTH, "Gradient norm", "norm", "Norm of the last update's gradient, before clipping.",
+        "grad_norm", _BOTH, "Gradient norm", "norm", "Norm of the last update's gradient, before clipping; mean over its optimizer steps.",
         "before clipping", gauge="gog_train_grad_norm", chart_of=_BOTH,
     ),
     StepMetric(
@@ -256,12 +259,12 @@ METRICS = (
     StepMetric("canary_seconds", _GRPO, "Canary", "seconds", "Time of the last step's canary.", higher_is_better=False),
     StepMetric(
         "staleness", _GRPO, "Staleness", "steps",
-        "Optimizer steps between the oldest weights that sampled the last step and the weights that were trained.",
+        "Steps between the oldest weights that sampled the last step and the weights that were trained.",
         gauge="gog_rollout_staleness_steps",
     ),
     StepMetric(
         "staleness_mean", _GRPO, "Mean staleness", "steps",
-        "Optimizer steps between the weights that sampled a token of the last step and those that were trained, mean.",
+        "Steps between the weights that sampled a token of the last step and those that were trained, mean.",
         "mean over sampled tokens", chart_of=_GRPO, status_of=_GRPO, short="staleness", absent_at_zero=True,
     ),
     StepMetric(
@@ -271,6 +274,10 @@ METRICS = (
     StepMetric(
         "learned", _GRPO, "Trajectories learned from", "trajectories", "Trajectories that the last update trained on.",
         "per step; the others were excluded, or their group had no signal", chart_of=_GRPO,
+    ),
+    StepMetric(
+        "updates", _GRPO, "Optimizer steps per step", "steps",
+        "Optimizer steps of the step; fewer than `updatesPerRollout` where fewer groups had a signal.",
     ),
     StepMetric(
         "tool_calls_mean", _GRPO, "Tool calls per trajectory", "calls", "Mean number of tool calls of a trajectory.",

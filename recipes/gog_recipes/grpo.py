@@ -3,14 +3,16 @@
     tune run recipes/gog_recipes/grpo.py --config recipes/gog_recipes/configs/tiny/grpo.yaml steps=10
 
 A step: draw questions; play a group of episodes for each, all at once, with tools and judge over HTTP; reward them;
-exclude what failures of tools or the judge touched; compute advantages within each group; make one update on the sampled
-tokens.
+exclude what failures of tools or the judge touched; compute advantages within each group; update on the sampled tokens, in
+one optimizer step or several.
 
 Features and their trade-offs
     - the policy is base + SFT adapter (merged, or frozen beside weights of low precision) + a fresh adapter; with that
       one switched off, the model is exactly the reference of the KL, at no cost in memory
-    - one update per rollout: on-policy, so the ratio is 1 and the clip never binds; where the engine disagrees with the
-      trainer on a log-probability, truncated importance sampling weights the token, and beyond a bound the stage stops
+    - one optimizer step per rollout by default: on-policy, so the ratio is 1 and the clip never binds. With
+      `updates_per_rollout` the groups are divided among several, and ratios are to the policy before the first of them
+    - where the engine disagrees with the trainer on a log-probability, truncated importance sampling weights the token, and
+      beyond a bound the stage stops
     - a canary before the first step and in every step: a policy that does not see its adapter or its images, and an engine
       of another policy, stop the stage
     - a rule decides what a tool failure makes of a trajectory (gog.failure_rules): by default it enters neither the loss nor
@@ -80,9 +82,10 @@ from gog_recipes.runtime import (
 )
 from gog_recipes.runtime.canary import CanaryStats
 from gog_recipes.runtime.interruption import Interrupted
-from gog_recipes.runtime.learner import Learner, StepRollout, UpdateStats
+from gog_recipes.runtime.learner import Learner, StepRollout
 from gog_recipes.runtime.stage import Stage
 from gog_recipes.runtime.step_report import FinishedStep, StepReport
+from gog_recipes.runtime.update_stats import UpdateStats
 
 
 @dataclass(frozen=True)
@@ -259,7 +262,7 @@ class GRPORecipe(FTRecipeInterface):
 
     @property
     def bound(self) -> int | None:
-        """Optimizer steps that rollouts may be ahead of updates; None where they take turns."""
+        """Steps that rollouts may be ahead of updates; None where they take turns."""
         return self.cfg.asynchronous.max_staleness if self.cfg.asynchronous else None
 
     def _ahead(self) -> async_plays.AsyncPlays | None:
@@ -275,7 +278,7 @@ class GRPORecipe(FTRecipeInterface):
         return {"step": step + 1, "policy": "grpo", "oldest": 0 if self.bound is None else max(0, step - self.bound)}
 
     async def _update(self, rollout: StepRollout) -> UpdateStats:
-        """One optimizer step."""
+        """The optimizer steps of a step."""
         if self.bound is None:
             return self.learner.update(rollout, step=self.step + 1)
         parts = self.learner.updating(rollout, step=self.step + 1, version=self.step)

@@ -143,6 +143,7 @@ REFUSED = {
         {"spec.stages": {"stratify": {"level1": [0.6, 0.5]}}},
         "spec.stages.stratify.level1: Invalid value: is [lowest, highest]: swap the two",
     ),
+    "too many updates": ({"spec.stages": {"grpo": {"updatesPerRollout": 33}}}, "grpo.updatesPerRollout: Invalid"),
     "one bound of two": (
         {"spec.stages": {"stratify": {"level1": [0.5]}}},
         "spec.stages.stratify.level1: Invalid value: 1: spec.stages.stratify.level1 in body should have at least 2 items",

@@ -22,8 +22,9 @@ from gog.images import Image
 from gog.spec import GRPOConfig, SFTConfig
 from gog.trajectory import Segment, Trajectory, Turn
 from gog_recipes import losses
-from gog_recipes.estimate import phases, published, subject, trace
+from gog_recipes.estimate import phases, published, report, subject, trace
 from gog_recipes.estimate.meter import Item
+from gog_recipes.estimate.request import Request, StageRequest
 from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.rollout.engine import Parts
 from gog_recipes.rollout.transformers import TransformersEngine
@@ -326,6 +327,21 @@ def test_gpus_of_several_sizes_are_estimated_from_one_trace_as_each_by_itself(re
     found = [together.on(size) for size in sizes]
     assert found == [trace.stage(config, cfg, ranks=2, usable_bytes=size) for size in sizes]
     assert found[0].conversations < found[1].conversations
+
+
+def test_several_optimizer_steps_per_rollout_take_time_and_no_memory(real_base):  # noqa: F811
+    config = json.loads((real_base("qwen3_vl") / "config.json").read_text())
+
+    def grpo(updates):
+        cfg = configuration(GRPOConfig, "unused", "bfloat16", updates_per_rollout=updates, kv_cache_bytes=2**20)
+        stage = StageRequest(key="grpo", kind="grpo", gpus=1, gpus_per_node=1, config=cfg.model_dump(mode="json"))
+        [found] = report.estimate(Request(gpu_bytes=4 * 10**9, model="small", stages=[stage]), "small", config).stages
+        return found
+
+    one, four = grpo(1), grpo(4)
+    assert one.phases == four.phases
+    # Of a token: forward, backward, checkpointing and the reference; and three quarters of them are read once more.
+    assert four.speed.update_seconds == pytest.approx(one.speed.update_seconds * 4.75 / 4)
 
 
 def test_a_base_is_found_by_its_name():

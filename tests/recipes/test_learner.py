@@ -16,7 +16,8 @@ from gog.spec import GRPOConfig, ModelSpec
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.runtime import learner as learner_module
-from gog_recipes.runtime.learner import Counted, Learner, StepRollout
+from gog_recipes.runtime.learner import Learner, StepRollout
+from gog_recipes.runtime.minibatches import Counted
 from gog_recipes.runtime.ranks import SINGLE
 
 TURNS = (1, 3, 2, 1, 4, 2)

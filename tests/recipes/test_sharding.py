@@ -56,6 +56,16 @@ def test_losses_and_gradients_equal_those_of_a_single_process(updates):
         assert two[name] == pytest.approx(alone[name], rel=max(tolerance, 1e-5)), name
 
 
+def test_several_optimizer_steps_equal_those_of_a_single_process(updates):
+    tolerance, two, alone = updates
+    if tolerance > 1e-4:
+        pytest.skip("a ratio is clipped or not by less than the rounding of bfloat16")
+    two, alone = two["several"], alone["several"]
+    assert two["updates"] == alone["updates"] == 2 and 0 < alone["figures"]["clip_frac"] < 0.5
+    assert learning.difference(two["gradients"], alone["gradients"]) < tolerance
+    assert two["figures"] == pytest.approx(alone["figures"], rel=max(tolerance, 1e-5))
+
+
 def test_a_whole_weight_is_divided_again_as_its_parameter_is(updates):
     _, two, _ = updates
     assert two["restored"]

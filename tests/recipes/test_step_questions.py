@@ -90,6 +90,15 @@ def test_questions_that_refill_a_step_are_others_within_the_bound_and_of_its_lev
     assert steps_of(questions(one=10, two=30)).further(0) == []
 
 
+def test_the_levels_of_an_annealed_step_are_mixed_where_it_is_divided_among_updates():
+    pool = questions(one=30, two=30)
+    single, divided = steps_of(pool), steps_of(pool, updates_per_rollout=2)
+    assert shares(divided) == shares(single)
+    assert [each.id for each in divided.step(2)] == [each.id for each in steps_of(pool, updates_per_rollout=2).step(2)]
+    levels = ["".join(each.id[0] for each in order.step(2)) for order in (single, divided)]
+    assert levels[0] == "11112222" != levels[1]
+
+
 def test_an_annealed_curriculum_of_one_level_is_refused_with_its_field():
     with pytest.raises(
         ValidationError, match="curriculum annealed moves from one level to another, and levels has only 2"

@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "save_every": 2,
         "deterministic": True,
         "seed": 4,  # both steps learn with it
+        "updates_per_rollout": 2,  # what a resumed stage repeats
         **FEW,
     },
     "stratify": {"stage": "again", "questions": 9, "rollouts": 2, **FEW},

@@ -50,6 +50,18 @@ def group(processor, vision: Vision, turns: Sequence[int], *, seed: int = 0, nam
     ]
 
 
+def recorded(item: Trajectory, logprobs: Sequence[float]) -> Trajectory:
+    """A trajectory as an engine would record it that found its learned tokens so probable."""
+    values = iter(logprobs)
+    segments = [
+        each.model_copy(update={"logprobs": tuple(next(values) for _ in each.tokens)})
+        if each.source == "model"
+        else each
+        for each in item.segments
+    ]
+    return item.model_copy(update={"segments": tuple(segments)})
+
+
 def _trajectory(number: int, turns: int, rng, processor, vision: Vision) -> Trajectory:
     segments = [_given("prompt", rng, 10 + 3 * number, processor, vision, side=56)]
     for turn in range(turns):

@@ -62,13 +62,35 @@ def update(group: Ranks, base: str, dtype: str, budget: int, saving: str, quanti
     if group.size == 1:
         rollout = StepRollout([items], [items], exclusion.count([items]), 0)
     stats = learner.update(rollout, step=1)
+    several = update_in_two(group, policy, processor, vision, cfg)
     trained = [each for each in policy.parameters() if each.requires_grad]
     again = [parallel.full(parallel.like(parallel.full(each).detach(), each)) for each in trained]
     restored = all(torch.equal(one, parallel.full(each)) for one, each in zip(again, trained, strict=True))
     whole = sorted(name for name, each in policy.named_parameters() if not isinstance(each, DTensor))
     tower = {} if shards is None else group.gather(encode(policy, processor, shards, group.rank, expected))
     return {"loss": stats.loss, "kl": stats.kl, "grad_norm": stats.grad_norm, "gradients": found, "whole": whole,
-            "restored": restored, "tower": tower}  # fmt: skip
+            "restored": restored, "tower": tower, "several": several}  # fmt: skip
+
+
+def update_in_two(group: Ranks, policy: torch.nn.Module, processor, vision: Vision, cfg: GRPOConfig) -> dict:
+    """Gradients of an update in two optimizer steps, in each of which one of two ranks has nothing to learn from."""
+    groups = [learning.group(processor, vision, (2, 1), seed=seed, name=f"q{seed}") for seed in range(3)]
+    sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.01)
+    found: dict[str, torch.Tensor] = {}
+
+    def record(*_):
+        grads = {name: each.grad for name, each in policy.named_parameters() if each.grad is not None}
+        found.update({f"{len(steps)}/{name}": parallel.full(grad).clone() for name, grad in grads.items()})
+        steps.append(1)
+
+    steps: list[int] = []
+    sgd.register_step_pre_hook(record)
+    cfg = cfg.model_copy(update={"updates_per_rollout": 2, "clip": 0.02})
+    learner = Learner(cfg, losses.load("grpo"), policy, processor, vision, sgd, group)
+    own = groups if group.size == 1 else groups[2:] if group.rank else groups[:2]
+    stats = learner.update(StepRollout(groups, own, exclusion.count(groups), 0), step=1)
+    figures = {"loss": stats.loss, "kl": stats.kl, "grad_norm": stats.grad_norm, "clip_frac": stats.clip_frac}
+    return {"gradients": found, "figures": figures, "updates": stats.updates}
 
 
 def images_of(policy: torch.nn.Module, processor, shards=None) -> Vision:

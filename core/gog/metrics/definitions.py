@@ -138,7 +138,7 @@ def _step_gauges() -> dict[str, Gauge]:
 
 STEP_GAUGES = _step_gauges()
 TRAIN_STEP = STAGES.gauge(
-    "gog_train_step", "steps", "Optimizer steps done; questions or policies in stages without steps.", stage=STAGE
+    "gog_train_step", "steps", "Steps done; questions or policies in stages without steps.", stage=STAGE
 )
 STEPS_PLANNED = STAGES.gauge("gog_train_steps_planned", "steps", "Steps planned in total.", stage=STAGE)
 LAST_STEP = STAGES.gauge(

@@ -139,7 +139,7 @@ class AsyncSettings(Spec):
         2,
         ge=1,
         le=64,
-        description="Optimizer steps between the oldest weights that sampled a step and those that learn from it, at most; so "
+        description="Steps between the oldest weights that sampled a step and those that learn from it, at most; so "
         "many steps are played ahead [ours].",
     )
 

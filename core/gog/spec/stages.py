@@ -280,11 +280,23 @@ class StratifySettings(EngineSettings):
 class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSettings, PassSettings, EngineSettings):
     """How the policy is improved by reinforcement learning."""
 
-    steps: int = Field(120, ge=1, description="Optimizer steps.")
+    steps: int = Field(
+        120,
+        ge=1,
+        description="Steps: in each, questions are played and learned from. What counts steps counts these, not the optimizer "
+        "steps of `updatesPerRollout`.",
+    )
     questions_per_step: int = Field(
         32, ge=1, description="Questions per step, one group of trajectories for each [peer: 32 on one node]."
     )
     group_size: int = Field(5, ge=2, le=64, description="Trajectories per question, N [brief: 5; paper note: 4].")
+    updates_per_rollout: int = Field(
+        1,
+        ge=1,
+        description="Optimizer steps into which the groups of a step are divided. Above 1 the policy differs from the one that "
+        "sampled, so probability ratios and their clip range take effect. Fewer are made where fewer groups carry a signal "
+        "[ours; peer: verl ppo_mini_batch_size].",
+    )
     levels: tuple[Level, ...] = Field(
         ("2",), min_length=1, max_length=3, description="Levels of difficulty to train on [paper: 2]."
     )
@@ -305,7 +317,7 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
         True, description="Train on questions that no sample solved, too; the report flags them in any case [ours]."
     )
     learning_rate: float = Field(2e-6, gt=0, description="Learning rate after the warm-up [paper: 2e-6].")
-    warmup_steps: int = Field(5, ge=0, description="Optimizer steps over which the learning rate rises from 0 [ours].")
+    warmup_steps: int = Field(5, ge=0, description="Steps over which the learning rate rises from 0 [ours].")
     kl_coef: float = Field(0.001, ge=0, description="β, weight of the KL to the adapter-off reference [paper: 0.001].")
     tis_cap: float = Field(
         2.0,
@@ -342,7 +354,7 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
         LoraSettings(), description="The adapters that are trained, with the fields of sft.lora."
     )
     optimizer: OptimizerSettings = Field(OptimizerSettings(), description="The optimizer.")
-    save_every: int = Field(10, ge=1, description="Optimizer steps between checkpoints [ours].")
+    save_every: int = Field(10, ge=1, description="Steps between checkpoints [ours].")
     profile: ProfileSettings | None = Field(None, description="Traces of some steps. Default: none [ours].")
     keep_trajectories: int = Field(
         40, ge=0, description="Trajectories of each saved step that are kept for the report [ours]."
@@ -370,5 +382,14 @@ class GRPOSettings(RewardSettings, FailureSettings, LossSettings, OverlapSetting
             raise ValueError(
                 f"curriculum annealed moves from one level to another, and levels has only {self.levels[0]}: name two, such "
                 "as ['1', '2'], or set curriculum to mixed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_optimizer_step_has_a_group(self) -> Self:
+        if self.updates_per_rollout > self.questions_per_step:
+            raise ValueError(
+                f"updatesPerRollout {self.updates_per_rollout} divides the groups of a step, and questionsPerStep is "
+                f"{self.questions_per_step}: set it to {self.questions_per_step} or less, or raise questionsPerStep"
             )
         return self

@@ -68,13 +68,20 @@ _SURVIVORS = Rule(
     "weights what toolFailures exclude leaves: set toolFailures to exclude, or survivorCorrection to none",
     ".survivorCorrection",
 )
+_QUESTIONS = settings.GRPOSettings.model_fields["questions_per_step"].default
+_UPDATES = Rule(
+    "!has(self.updatesPerRollout) || "
+    f"self.updatesPerRollout <= (has(self.questionsPerStep) ? self.questionsPerStep : {_QUESTIONS})",
+    "divides the groups of a step, one for each question: lower it to questionsPerStep at most, or raise questionsPerStep",
+    ".updatesPerRollout",
+)
 _TOKENS = Rule(
     "!has(self.engine) || self.engine != 'chat'",
     "a chat endpoint returns no tokens and no log-probs, which stages need: only evaluate compares one, with policies: "
     "[endpoint] and endpoint: {url: …, model: …}",
     ".engine",
 )
-_GRPO = (_TOKENS, _REPEATABLE, _LEVELS, _REFILL, _ANNEALED, _FATAL, _SURVIVORS)
+_GRPO = (_TOKENS, _REPEATABLE, _LEVELS, _REFILL, _ANNEALED, _FATAL, _SURVIVORS, _UPDATES)
 _NO_KEY = (
     "gog loads checkpoints into a policy server that it starts, and holds no key: remove secretName, and restrict access "
     "with a NetworkPolicy"

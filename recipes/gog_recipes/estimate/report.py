@@ -142,13 +142,18 @@ def _speed(cfg: Any, traced: Traced, counts: Parameters, ranks: int, gpu_bytes: 
         tokens=own * each.tokens,
         sampled=own * each.learned if is_grpo else 0,
         at_once=held,
-        passes=2 + again + (1 if is_grpo and cfg.kl_coef else 0),
+        passes=2 + again + (_read_only_passes(cfg) if is_grpo else 0),
         active=counts.active,
         weight_bytes=_read_bytes(cfg, counts, size),
         token_bytes=counts.token_elements * size,
         longest=each.tokens,
     )
     return speed.seconds(work, gpu_bytes)
+
+
+def _read_only_passes(cfg: GRPOConfig) -> float:
+    """Passes without gradients over each token: by the reference, and by the policy before an update of several steps."""
+    return (1 if cfg.kl_coef else 0) + 1 - 1 / cfg.updates_per_rollout
 
 
 def _read_bytes(cfg: Any, counts: Parameters, size: int) -> int:

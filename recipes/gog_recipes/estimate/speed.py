@@ -30,9 +30,9 @@ class Work:
     """Those that are sampled; 0 in a stage that samples nothing."""
     at_once: int
     """Conversations that are sampled at once."""
-    passes: int
-    """Forward passes over each token in the update, with those of the reference, of the backward pass (as much as one)
-    and of checkpointing."""
+    passes: float
+    """Forward passes over each token in the update, with those without gradients, of the backward pass (as much as one) and
+    of checkpointing."""
     active: int
     """Parameters that take part in a token."""
     weight_bytes: int

@@ -2,12 +2,13 @@
 
 A file `losses/NAME.py` holds a function NAME of `LossInputs` and `LossConfig`; `preset` above it names what the loss takes
 for settings that the spec leaves out, and what it needs. A function of an installed package is named `module:function`. A
-loss must be additive: a step's trajectories are divided among passes and ranks, each of which calls it for its own part, and
-the gradients are summed. So it sums over what it is given and divides by figures of the whole step: `trajectories` or `tokens`.
+loss must be additive: the trajectories of an optimizer step are divided among passes and ranks, each of which calls it for
+its own part, and the gradients are summed. So it sums over what it is given and divides by figures of the whole optimizer
+step: `trajectories` or `tokens`.
 
-Every rollout is learned in one update. Then the policy before the update is the present one, ratios are 1, and no clip
-binds; losses differ in how they weigh tokens and trajectories, and in their advantages. Clips bind where `old_logp` is that
-of an earlier policy.
+By default a rollout is learned in one optimizer step. Then the policy before the update is the present one, ratios are 1, and
+no clip binds; losses differ in how they weigh tokens and trajectories, and in their advantages. With `updates_per_rollout`
+above 1, `old_logp` is from before the first of several optimizer steps: from the second one on, clips bind.
 
 Shapes: t trajectories of one call; k learned tokens of all of them, concatenated in order.
 """
@@ -32,12 +33,12 @@ Need = Literal["reference"]
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a loss is given of t trajectories of a step."""
+    """What a loss is given of t trajectories of an optimizer step."""
 
     logp: torch.Tensor
     """[k] log-probabilities in nats by the policy that is trained, with gradients."""
     old_logp: torch.Tensor
-    """[k] by the policy before the update, without gradients."""
+    """[k] by the policy before the first optimizer step on this rollout, without gradients."""
     reference_logp: torch.Tensor | None
     """[k] by the reference policy, without gradients; None where kl_coef is 0."""
     advantages: torch.Tensor
@@ -45,7 +46,7 @@ class LossInputs:
     lengths: torch.Tensor
     """[t] learned tokens of each trajectory; they sum to k."""
     trajectories: int
-    """Of the whole step, those left out because their advantage is 0 included; at least t. Nothing of these is computed, their
+    """Of the whole optimizer step, those left out because their advantage is 0 included; at least t. Nothing of these is computed, their
     KL neither."""
     tokens: int
     """Learned tokens of those trajectories; at least k."""

@@ -48,7 +48,11 @@ class StepQuestions:
 
     def step(self, number: int) -> list[Question]:
         """The questions of a step, counted from 0."""
-        return [self.questions[index] for index in self._order.step(number)]
+        found = [self.questions[index] for index in self._order.step(number)]
+        if self.cfg.curriculum == "annealed" and self.cfg.updates_per_rollout > 1:
+            # They come by level, and a mini-batch has neighbours: it would be of one level.
+            random.Random(f"{self.cfg.seed}:updates:{number}").shuffle(found)
+        return found
 
     def further(self, number: int) -> list[Question]:
         """Questions that may be played after a step's, as many as `max_oversampling` allows; those of its levels first."""

@@ -1,7 +1,7 @@
 """Model FLOPs of an update, and the share of the devices' peak that they are (MFU).
 
 Counted are the products of matrices that the method needs, two operations per multiplication, whatever computes them:
-not what checkpointing computes again, and not the reference, whose time is another part of the step. A frozen weight has
+not what checkpointing computes again, and not passes without gradients, whose time is another part of the step. A frozen weight has
 a forward product and one for the gradient of its input, so it costs 4 operations per token and not the usual 6; a LoRA
 factor costs 6. The head is applied to learned tokens only, a shared prompt is computed once, and attention counts the
 pairs of tokens that see each other. A figure with 6 per parameter, or with whole squares of attention, is higher.

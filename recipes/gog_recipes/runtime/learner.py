@@ -1,56 +1,36 @@
-"""The update of GRPO: forward and backward passes over the trajectories of a step, and one optimizer step.
+"""The update of GRPO: forward and backward passes over the trajectories of a step, and its optimizer steps.
 
 A pass holds as many trajectories as its budget of tokens allows. Gradients add up over passes and ranks, so the budget
 bounds memory and changes nothing else.
+
+With `updates_per_rollout` above 1 the step's groups are divided among several optimizer steps (`minibatches`). The policy
+before the first of them is what ratios, importance weights and the comparison with the engine refer to. Its log-probabilities
+are read before it changes: of the first mini-batch in its own passes, of the others in passes without gradients.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 
-from gog import exclusion, stats
+from gog import exclusion
 from gog.spec import GRPOConfig
 from gog.trajectory import Segment, Trajectory
 from gog_recipes import losses
 from gog_recipes.models import checkpointing, lora, packing, policy_model
 from gog_recipes.models.family import Processor
 from gog_recipes.models.vision import Vision
-from gog_recipes.runtime import flops, logprob_gap, optimizer, parallel, timers
+from gog_recipes.runtime import flops, logprob_gap, minibatches, optimizer, parallel, timers, update_stats
 from gog_recipes.runtime.ranks import Ranks
+from gog_recipes.runtime.update_stats import Passed, UpdateStats
 
 CPU_PASS_BYTES = 128 * 2**20
 """Activations up to which a pass on a CPU holds several groups. Larger ones gain nothing there, and cost page faults."""
-NOTHING = flops.Work()
-
-
-@dataclass(frozen=True)
-class UpdateStats:
-    """Figures of an optimizer step, over all ranks; None where no group had a signal, so that none was made."""
-
-    kl: float | None = None
-    """KL to the reference in nats, mean over tokens."""
-    clip_frac: float | None = None
-    """Share of tokens for which the clipped ratio was taken."""
-    gap: logprob_gap.GapStats | None = None
-    """How far the trainer is from the engine that sampled the step."""
-    grad_norm: float | None = None
-    """Norm of the gradient before clipping."""
-    loss: float | None = None
-    """Of the whole step."""
-    learned: int = 0
-    """Trajectories that carried a signal."""
-    work: flops.Work = NOTHING
-    """What its passes computed; the reference not included."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that were read, observations included; a prompt once for all trajectories of a pass that share it."""
-        return self.work.tokens
 
 
 @dataclass(frozen=True)
@@ -79,16 +59,6 @@ class StepRollout:
     def played(self) -> list[Trajectory]:
         """Those of all groups that were played, replaced ones included."""
         return [*self.trajectories, *(item for group in self.replaced for item in group)]
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What a step's means are taken over, on all ranks: trajectories without a signal included, excluded ones not."""
-
-    trajectories: int
-    """Trajectories."""
-    tokens: int
-    """Their learned tokens."""
 
 
 class Learner:
@@ -130,7 +100,7 @@ class Learner:
         self.max_gap = cfg.max_logprob_gap or logprob_gap.BOUNDS[next(model.parameters()).dtype]
 
     def update(self, rollout: StepRollout, *, step: int) -> UpdateStats:
-        """One optimizer step on the trajectories of all ranks that carry a signal; none without such.
+        """The optimizer steps on the trajectories of all ranks that carry a signal; none without such.
 
         Args:
             rollout: the step's trajectories, with advantages, sampled from the present weights
@@ -161,82 +131,127 @@ class Learner:
         Yields:
             After each pass whether the weights change next.
         """
-        counted = self._counted(rollout)
-        learned = [item for item in rollout.trajectories if item.advantage]
-        if not learned:
+        batches = self._mini_batches(rollout)
+        if not batches:
             return UpdateStats()
-        own = [item for group in rollout.own for item in group if item.advantage]
-        passes = self._passes(own)
-        terms, gaps, suspects = yield from self._gradients(passes, counted, version)
-        yield True
-        logprob_gap.check(gaps, self.max_gap, step=step)
-        norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
-        loss = sum(float(part.loss) for part, _ in terms)
-        optimizer.apply_step(
-            self.optimizer, self.model, self.ranks, step=step, loss=loss, grad_norm=norm, suspects=suspects
-        )
-        weights = [tokens for _, tokens in terms]
-        return UpdateStats(
-            kl=stats.weighted_mean([part.kl for part, _ in terms], weights),
-            clip_frac=stats.weighted_mean([part.clip_frac for part, _ in terms], weights),
-            gap=logprob_gap.total(gaps),
-            grad_norm=norm,
-            loss=loss,
-            learned=len(learned),
-            work=flops.Work.total(
-                self.ranks.gather(
-                    flops.Work.total([NOTHING, *(flops.work([item.segments for item in each]) for each in passes)])
-                )
-            ),
-        )
+        gaps: list[logprob_gap.TrajectoryGap] = []
+        old: list[Sequence[torch.Tensor] | None] = [None]
+        for batch in batches[1:]:
+            old.append((yield from self._old_logprobs(batch, gaps, version)))
+        done: list[tuple[Passed, float]] = []
+        for batch, before in zip(batches, old, strict=True):
+            passed = yield from self._gradients(batch, before, version)
+            yield True
+            gaps += passed.gaps
+            if not done:  # of all mini-batches, before anything is learned
+                logprob_gap.check(gaps, self.max_gap, step=step)
+            norm = optimizer.clip_gradients(self.model, self.cfg.clip_grad_norm)
+            optimizer.apply_step(
+                self.optimizer, self.model, self.ranks, step=step, loss=passed.loss, grad_norm=norm,
+                suspects=passed.suspects, changed=bool(done) or step > 1,
+            )  # fmt: skip
+            done.append((passed, norm))
+        learned = sum(1 for item in rollout.trajectories if item.advantage)
+        return UpdateStats.of(done, gaps, learned=learned, work=self._work(batches))
 
-    def _counted(self, rollout: StepRollout) -> Counted:
-        """What the step's means are taken over. All ranks at once."""
+    def _work(self, batches: Sequence[minibatches.MiniBatch]) -> flops.Work:
+        """What the passes with gradients of all ranks compute. All ranks at once."""
+        passes = [each for batch in batches for each in batch.passes]
+        own = flops.Work.total(
+            [update_stats.NOTHING, *(flops.work([item.segments for item in each]) for each in passes)]
+        )
+        return flops.Work.total(self.ranks.gather(own))
+
+    def _mini_batches(self, rollout: StepRollout) -> list[minibatches.MiniBatch]:
+        """What each optimizer step learns from; none without a signal. All ranks at once, with as many for each of them."""
+        found = []
+        for indices in minibatches.divide(rollout.groups, self.cfg.updates_per_rollout):
+            groups = [rollout.groups[index] for index in indices]
+            names = {item.id for group in groups for item in group}
+            own = [[item for item in group if item.id in names] for group in rollout.own]
+            part = dataclasses.replace(rollout, groups=groups, own=own)
+            learned = [item for group in own for item in group if item.advantage]
+            found.append(minibatches.MiniBatch(self._passes(learned), self._counted(part)))
+        return found
+
+    def _counted(self, rollout: StepRollout) -> minibatches.Counted:
+        """What the means over some groups of a step are taken over. All ranks at once."""
         tokens = sum(
             len(item.model_logprobs()) for group in rollout.own for item in group if item.advantage is not None
         )
         trajectories = sum(1 for item in rollout.trajectories if item.advantage is not None)
-        return Counted(trajectories, self.ranks.all_reduce_sum(tokens))
+        return minibatches.Counted(trajectories, self.ranks.all_reduce_sum(tokens))
 
-    def _gradients(
-        self, passes: Sequence[Sequence[Trajectory]], counted: Counted, version: int | None
-    ) -> Generator[bool, None, tuple[list[tuple[losses.LossTerms, int]], list[logprob_gap.TrajectoryGap], list[str]]]:
-        """Adds up the gradients of the step over passes and ranks. Yields False after each pass.
+    def _old_logprobs(
+        self, batch: minibatches.MiniBatch, gaps: list[logprob_gap.TrajectoryGap], version: int | None
+    ) -> Generator[bool, None, list[torch.Tensor]]:
+        """What the policy before a step's update makes of what a later optimizer step learns. Yields False after each pass.
 
         Args:
-            passes: this rank's trajectories that carry a signal, by pass; an empty one takes part in that of other ranks
-            counted: what the step's means are taken over
+            batch: of the later optimizer step
+            gaps: gets those of the trajectories of all ranks
             version: as for `updating`
 
         Returns:
-            Terms of every pass of every rank with its learned tokens, the gap of every trajectory, and the trajectories
-            at fault where a number is not finite.
+            Log-probabilities [k] of each pass; those of an empty one stand for nothing.
         """
-        terms: list[tuple[losses.LossTerms, int]] = []
-        gaps: list[logprob_gap.TrajectoryGap] = []
-        suspects: list[str] = []
-        for rows in passes:
+        found: list[torch.Tensor] = []
+        own: list[logprob_gap.TrajectoryGap] = []
+        for rows in batch.passes:
+            with self._without_gradients():
+                logp = self._policy(self._batch([item.segments for item in rows] or [self._idle]))
+            found.append(logp)
+            own += self._gaps(rows, logp, self._sampled(rows), version) if rows else []
+            yield False
+        gaps += [each for part in self.ranks.gather(own) for each in part]
+        return found
+
+    def _gradients(
+        self, batch: minibatches.MiniBatch, old: Sequence[torch.Tensor] | None, version: int | None
+    ) -> Generator[bool, None, Passed]:
+        """Adds up the gradients of an optimizer step over passes and ranks. Yields False after each pass.
+
+        Args:
+            batch: of the optimizer step
+            old: [k] log-probabilities of each pass by the policy before the update; None where that is the present one
+            version: as for `updating`
+
+        Returns:
+            What the passes of all ranks found; gaps only where the present policy is that before the update.
+        """
+        found = Passed()
+        for number, rows in enumerate(batch.passes):
             if not rows:
-                (self._logprobs([packing.idle(self.processor.turn_end)])[0] * 0).sum().backward()
+                (self._logprobs([self._idle])[0] * 0).sum().backward()
                 yield False
                 continue
             with self.timer.part("train"):
-                part, logp, rollout_logp = self._loss(rows, counted)
+                part, logp, rollout_logp = self._loss(rows, batch.counted, old[number] if old else None)
                 part.loss.backward()
-            terms.append((dataclasses.replace(part, loss=part.loss.detach().cpu()), len(logp)))
-            lengths, ids = [len(item.model_logprobs()) for item in rows], [item.id for item in rows]
-            fresh = None if version is None else [item.sampled_by(version) for item in rows]
-            gaps += logprob_gap.measure(logp, rollout_logp, lengths, ids, self.cfg.tis_cap, fresh=fresh)
-            if not suspects:
-                names = [f"trajectory {name}" for name in ids]
-                suspects = optimizer.at_fault(self.model, logp - rollout_logp, lengths, names)
+            found.terms.append((dataclasses.replace(part, loss=part.loss.detach().cpu()), len(logp)))
+            if old is None:
+                found.gaps += self._gaps(rows, logp, rollout_logp, version)
+            if not found.suspects:
+                lengths = [len(item.model_logprobs()) for item in rows]
+                names = [f"trajectory {item.id}" for item in rows]
+                found.suspects = optimizer.at_fault(self.model, logp - rollout_logp, lengths, names)
             yield False
-        gathered = self.ranks.gather((terms, gaps, suspects))
-        return (
-            [each for part, _, _ in gathered for each in part],
-            [each for _, part, _ in gathered for each in part],
-            [each for _, _, part in gathered for each in part],
-        )
+        return Passed.total(self.ranks.gather(found))
+
+    def _gaps(
+        self, rows: Sequence[Trajectory], logp: torch.Tensor, rollout_logp: torch.Tensor, version: int | None
+    ) -> list[logprob_gap.TrajectoryGap]:
+        """The gaps of the trajectories of a pass.
+
+        Args:
+            rows: t trajectories
+            logp: [k] by the policy before the update
+            rollout_logp: [k] those under which the tokens were sampled
+            version: as for `updating`
+        """
+        lengths, ids = [len(item.model_logprobs()) for item in rows], [item.id for item in rows]
+        fresh = None if version is None else [item.sampled_by(version) for item in rows]
+        return logprob_gap.measure(logp, rollout_logp, lengths, ids, self.cfg.tis_cap, fresh=fresh)
 
     def _passes(self, learned: Sequence[Trajectory]) -> list[list[Trajectory]]:
         """The trajectories of each pass of this rank; empty where other ranks make more passes than it has work for."""
@@ -246,47 +261,68 @@ class Learner:
 
     def _logprobs(self, rows: Sequence[Sequence[Segment]]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Log-probabilities [k] of the learned tokens of some trajectories by the policy, and by the reference."""
-        batch = policy_model.collate(rows, self.processor, self.vision, self.device)
-        images = policy_model.features(batch, self.vision)
-        settings: dict[str, Any] = {
-            "suppressed": self.processor.suppress_tokens,
-            "temperature": self.cfg.temperature,
-        }
+        inputs = self._batch(rows)
         reference = None
         if self.loss_config.kl_coef:
-            with self.timer.part("reference"), lora.reference(self.model):
-                reference = policy_model.token_logprobs(self.model, batch, images, **settings)
-                if self.device.type == "cuda":  # else its time would be that of the next part that waits for it
-                    torch.cuda.synchronize(self.device)
-        return policy_model.token_logprobs(self.model, batch, images, **settings), reference
+            with self._without_gradients(), lora.reference(self.model):
+                reference = self._policy(inputs)
+        return self._policy(inputs), reference
+
+    def _batch(self, rows: Sequence[Sequence[Segment]]) -> tuple[policy_model.Batch, torch.Tensor | None]:
+        """Some trajectories as a pass reads them, and the features of their images. All ranks at once."""
+        batch = policy_model.collate(rows, self.processor, self.vision, self.device)
+        return batch, policy_model.features(batch, self.vision)
+
+    def _policy(self, inputs: tuple[policy_model.Batch, torch.Tensor | None]) -> torch.Tensor:
+        """Log-probabilities [k] of the learned tokens of a pass by the model as it is."""
+        suppressed, temperature = self.processor.suppress_tokens, self.cfg.temperature
+        return policy_model.token_logprobs(self.model, *inputs, suppressed=suppressed, temperature=temperature)
+
+    @contextlib.contextmanager
+    def _without_gradients(self) -> Iterator[None]:
+        """A pass that only reads, whose time is a part of its own."""
+        with self.timer.part("reference"), torch.no_grad():
+            yield
+            if self.device.type == "cuda":  # else its time would be that of the next part that waits for it
+                torch.cuda.synchronize(self.device)
+
+    @property
+    def _idle(self) -> Sequence[Segment]:
+        """What a rank reads in a pass for which it has nothing."""
+        return packing.idle(self.processor.turn_end)
+
+    def _sampled(self, rows: Sequence[Trajectory]) -> torch.Tensor:
+        """[k] log-probabilities under which the learned tokens of some trajectories were sampled."""
+        return torch.tensor([value for item in rows for value in item.model_logprobs()], device=self.device)
 
     def _loss(
-        self, rows: Sequence[Trajectory], counted: Counted
+        self, rows: Sequence[Trajectory], counted: minibatches.Counted, old: torch.Tensor | None
     ) -> tuple[losses.LossTerms, torch.Tensor, torch.Tensor]:
         """The loss of one pass.
 
         Args:
             rows: t trajectories
-            counted: what the step's means are taken over
+            counted: what the means of the optimizer step are taken over
+            old: [k] log-probabilities by the policy before the update; None where that is the present one
 
         Returns:
-            The loss; [k] log-probabilities by the policy; [k] those under which the tokens were sampled.
+            The loss; [k] log-probabilities by the present policy, without gradients; [k] those under which the tokens were
+            sampled.
         """
         logp, reference = self._logprobs([item.segments for item in rows])
-        sampled = [item.model_logprobs() for item in rows]
-        rollout_logp = torch.tensor([value for values in sampled for value in values], device=self.device)
-        old_logp = logp.detach()  # a rollout is learned in one update, so the policy before it is the present one
+        rollout_logp = self._sampled(rows)
+        old_logp = logp.detach() if old is None else old
         inputs = losses.LossInputs(
             logp=logp,
             old_logp=old_logp,
             reference_logp=reference,
             advantages=torch.tensor([item.advantage for item in rows], device=self.device),
-            lengths=torch.tensor([len(values) for values in sampled], device=self.device),
+            lengths=torch.tensor([len(item.model_logprobs()) for item in rows], device=self.device),
             trajectories=counted.trajectories,
             tokens=counted.tokens,
             weights=logprob_gap.importance_weights(old_logp, rollout_logp, self.cfg.tis_cap),
         )
-        return self.loss(inputs, self.loss_config), old_logp, rollout_logp
+        return self.loss(inputs, self.loss_config), logp.detach(), rollout_logp
 
 
 def _cpu_tokens(model: torch.nn.Module) -> int:

@@ -115,6 +115,7 @@ def apply_step(
     loss: float,
     grad_norm: float,
     suspects: Sequence[str] = (),
+    changed: bool | None = None,
 ) -> None:
     """One optimizer step, which must begin and end with finite numbers. All ranks at once.
 
@@ -126,6 +127,7 @@ def apply_step(
         loss: of the whole step, over all ranks
         grad_norm: before clipping, over all ranks
         suspects: the samples in which a number was not finite, over all ranks
+        changed: whether the weights were changed before; by default in every step but the first
 
     Raises:
         UserError: naming the step, what is not finite, and the likely cause. A retry would repeat it, so it is the
@@ -133,26 +135,27 @@ def apply_step(
     """
     blamed = f" because of {', '.join(suspects[:3])}" if suspects else ""
     blamed += f" and {wording.plural(len(suspects) - 3, 'other')}" if len(suspects) > 3 else ""
-    _require(math.isfinite(loss), f"the loss is {loss}{blamed}", optimizer, step)
-    _require(math.isfinite(grad_norm), f"the gradient's norm is {grad_norm}{blamed}", optimizer, step)
+    changed = step > 1 if changed is None else changed
+    _require(math.isfinite(loss), f"the loss is {loss}{blamed}", optimizer, step, changed)
+    _require(math.isfinite(grad_norm), f"the gradient's norm is {grad_norm}{blamed}", optimizer, step, changed)
     try:
         optimizer.step()
     except RuntimeError as error:  # torch refuses a rate that the type of the weights cannot hold
-        _require("overflow" not in str(error), str(error), optimizer, step)
+        _require("overflow" not in str(error), str(error), optimizer, step, changed)
         raise
     optimizer.zero_grad(set_to_none=True)
     trained = (parallel.own(parameter) for parameter in model.parameters() if parameter.requires_grad)
     finite = all(bool(parameter.isfinite().all()) for parameter in trained)
-    _require(all(ranks.gather(finite)), "the update left weights that are not finite", optimizer, step)
+    _require(all(ranks.gather(finite)), "the update left weights that are not finite", optimizer, step, changed)
 
 
-def _require(holds: bool, what: str, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _require(holds: bool, what: str, optimizer: torch.optim.Optimizer, step: int, changed: bool) -> None:
     if holds:
         return
     rate = max(float(group["lr"]) for group in optimizer.param_groups)
     cause = (
         f"learning_rate, {rate:.3g} in this step, is probably too high: lower it or lengthen warmup_steps"
-        if step > 1
+        if changed
         else "no step was made before, so check the base model's weights and dtype, and the data"
     )
     raise UserError(f"step {step}: {what}; nothing of it was saved", where="training", remedy=cause)

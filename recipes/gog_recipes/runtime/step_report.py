@@ -18,11 +18,12 @@ from gog.engine import Counters
 from gog.spec import GRPOConfig
 from gog_recipes.rollout import refill
 from gog_recipes.rollout.rollout_stats import figures, sampled, sampled_tokens
-from gog_recipes.runtime import flops, memory, no_signal, timers
+from gog_recipes.runtime import flops, memory, minibatches, no_signal, timers
 from gog_recipes.runtime.attempts import Attempts
 from gog_recipes.runtime.canary import CanaryStats
-from gog_recipes.runtime.learner import StepRollout, UpdateStats
+from gog_recipes.runtime.learner import StepRollout
 from gog_recipes.runtime.stage import Stage
+from gog_recipes.runtime.update_stats import UpdateStats
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class FinishedStep:
     signals: int
     """Groups, replaced ones included, that have something to learn from."""
     update: UpdateStats
-    """Its optimizer step."""
+    """Its optimizer steps."""
     checked: CanaryStats
     """Its comparison of engine and trainer."""
     learning_rate: float
-    """Of the optimizer step."""
+    """Of its optimizer steps."""
     times: timers.StepTimes
     """Where the time of this rank went."""
     counters: Counters
@@ -102,11 +103,11 @@ class StepReport:
         return sampled([tokens for _, tokens in found], step.number - 1)
 
     def _of_update(self, step: FinishedStep, spent: Mapping[str, float]) -> dict[str, Any]:
-        """Figures of the optimizer step and of the canary."""
+        """Figures of the optimizer steps and of the canary."""
         update = step.update
         return {
             "loss": update.loss, "kl": update.kl, "clip_frac": update.clip_frac, "grad_norm": update.grad_norm,
-            "learning_rate": step.learning_rate, "learned": update.learned,
+            "learning_rate": step.learning_rate, "learned": update.learned, "updates": update.updates,
             "tokens_per_second": update.work.tokens / max(timers.updated(spent), 1e-9),
             **self._utilisation.figures(update.work, spent.get("seconds_train", 0.0)),
             **dataclasses.asdict(step.checked), **(dataclasses.asdict(update.gap) if update.gap else {}),
@@ -143,6 +144,8 @@ class StepReport:
             log(f"step {step.number}/{self._cfg.steps} reward {recent:.3f} excluded {excluded}")
         if not step.update.learned:
             log(f"step {step.number}: the rewards of every group are equal, so the weights are unchanged")
+        if 0 < step.update.updates < self._cfg.updates_per_rollout:
+            log(minibatches.line(step.number, step.update.updates, self._cfg.updates_per_rollout))
         if step.rollout.missing and self._cfg.max_oversampling > 1:
             wanted = step.signals + step.rollout.missing
             log(refill.line(step.number, step.signals, wanted, self._cfg.max_oversampling))
