@@ -395,10 +395,3 @@ def test_a_resumed_stage_reports_how_its_last_attempt_ended(job, spec, ending):
     message = f"world-stage: attempt 1 ended: {ending}; attempt 2 starts from the beginning"
     assert [(event.reason, event.message) for event in decision.events] == [("Resumed", message)]
     assert decision.status.attempt == 2 and decision.status.ended is None
-
-
-@pytest.mark.parametrize(("value", "cancels"), [
-    ("yes", True), ("true", True), ("True", True), (" YES ", True), ("false", False), ("no", False), ("", False), ("1", False),
-])  # fmt: skip
-def test_only_true_and_yes_cancel(value, cancels):
-    assert make_stage(annotations={CANCEL: value}).cancelled is cancels

@@ -1,10 +1,11 @@
-"""What a suspension costs an attempt: nothing of its deadlines."""
+"""What a suspension costs an attempt, which is nothing of its deadlines; and which values of an annotation cancel."""
 
 from __future__ import annotations
 
 import pytest
 from support.operator_builders import NOW, READY_DATA, later, make_stage
 
+from gog_operator.api.meta import CANCEL
 from gog_operator.plan import stage as rule
 from gog_operator.plan.actions import JobView, StoreView
 
@@ -33,3 +34,10 @@ def test_the_time_for_which_a_stage_is_suspended_is_none_of_its_attempt_s(deadli
     decision = decide(resumed, later(3600))
     assert (decision.status.attempt, decision.status.failures) == (2, 0)
     assert not after(stage, decision).holds("Failed") and decision.status.running_time is None
+
+
+@pytest.mark.parametrize(("value", "cancels"), [
+    ("yes", True), ("true", True), ("True", True), (" YES ", True), ("false", False), ("no", False), ("", False), ("1", False),
+])  # fmt: skip
+def test_only_true_and_yes_cancel(value, cancels):
+    assert make_stage(annotations={CANCEL: value}).cancelled is cancels
