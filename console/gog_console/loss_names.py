@@ -49,6 +49,10 @@ def _idle(grpo: GRPOSettings, preset: dict[str, Any] | None) -> Iterator[str]:
         yield "overlongPenalty has no effect, because overlongShare is 0: set a share, or remove it"
     if grpo.kl_estimator is not None and not grpo.kl_coef:
         yield "klEstimator has no effect, because klCoef is 0: raise klCoef, or remove it"
+    if grpo.updates_per_rollout == 1 and ":" not in grpo.loss:  # ratios are 1
+        for name, value in (("clip", grpo.clip), ("clipHigh", grpo.clip_high)):
+            if value is not None:
+                yield f"{name} has no effect, because updatesPerRollout is 1: raise that, or remove {name}"
 
 
 def presets() -> dict[str, dict[str, Any]]:

@@ -288,6 +288,8 @@ def test_a_loss_with_advantages_over_the_step_is_accepted_without_a_refill(valid
 
 NO_SHARE = "overlongPenalty has no effect, because overlongShare is 0"
 NO_KL = "klEstimator has no effect, because klCoef is 0"
+NO_CLIP = "clip has no effect, because updatesPerRollout is 1"
+NO_CLIP_HIGH = "clipHigh has no effect, because updatesPerRollout is 1"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +304,9 @@ NO_KL = "klEstimator has no effect, because klCoef is 0"
         ({"overlongPenalty": 0.5, "loss": "mine:loss"}, []),
         ({"klEstimator": "k1"}, []),
         ({"klCoef": 0}, []),
+        ({"clip": 0.1, "clipHigh": 0.3}, [NO_CLIP, NO_CLIP_HIGH]),
+        ({"clip": 0.1, "updatesPerRollout": 2}, []),
+        ({"clip": 0.1, "loss": "mine:loss"}, []),
     ],
 )
 def test_a_setting_without_an_effect_is_a_note(validate, grpo, notes):
