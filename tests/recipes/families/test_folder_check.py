@@ -26,7 +26,7 @@ def test_the_published_form_is_accepted_and_a_part_that_does_not_fit_is_named(re
         ("tokenizer.json", lambda path: path.unlink(), "no tokenizer in"),
         ("config.json", lambda path: base_folders.change_json(path, image_token_id=151654), "image_token_id is 151654"),
         ("config.json", deeper, "is missing"),
-        (base_model.INDEX, lambda path: path.unlink(), "no weights in"),
+        (base_model.INDEX, lambda path: path.unlink(), f"no {base_model.INDEX} beside"),
     ):
         folder = shutil.copytree(whole, tmp_path / "damaged", copy_function=shutil.copy)
         change(folder / name)
