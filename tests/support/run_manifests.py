@@ -5,7 +5,7 @@ from __future__ import annotations
 from support import pod_manifests
 
 VALID_SPECS = (
-    *("seed: 1e3", "seed: 5.0", "seed: 0x10", "seed: 9223372036854775807", "seed:", "images:", "images: {trainer: }"),
+    *("seed: 1e3", "seed: 5.0", "seed: 0x10", "seed: 4294967295", "seed:", "images:", "images: {trainer: }"),
     *("suspend: off", "suspend: yes", "suspend: TRUE", "stages: {grpo: {keepUnsolved: n}}", "stages: {skip: }"),
     *("tools: {cache: {mode: off}}", "tools: {cache: {mode: 'off'}}", "tools: {cache: {mode: record, path: /c}}"),
     *("stages: {grpo: {gaze: off}}", "stages: {grpo: {gaze: false}}", "stages: {grpo: {gaze: direct}}"),
@@ -78,7 +78,14 @@ INVALID_SPECS = (
         "tools: {cache: {mode: record, path: 'pvc://answers'}}",
         "modelCache: {}",
     ),
-    *("seed: 9223372036854775808", "seed: 2024-01-01", "seed: 1:30", "seed: {a: 1}", "backoffLimit: 101"),
+    *(
+        "seed: 4294967296",
+        "seed: 9223372036854775808",
+        "seed: 2024-01-01",
+        "seed: 1:30",
+        "seed: {a: 1}",
+        "backoffLimit: 101",
+    ),
     *("suspend: 'false'", "suspend: 0", "suspend: nope", "suspend: 'yes'", "stages: {grpo: {keepUnsolved: 'true'}}"),
     *("tools: {cache: {mode: on}}", "tools: {cache: {mode: 0}}", "tools: {cache: {mode: record}}"),
     *("tools: {cache: {mode: record, path: ''}}", "tools: {cache: {mode: [live]}}"),
