@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 # Bytecode is written, whatever the environment says: a stage imports torch in 8 s of processor time, without it in 20 s.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup quickstart test lint unit faults exhaustive slow kit manifests docs sizing dashboards images e2e e2e-vllm vllm tiny-base bench losses experiments photos clean
+.PHONY: setup quickstart test lint unit faults exhaustive slow kit manifests docs sizing dashboards images e2e e2e-vllm vllm tiny-base bench experiments photos clean
 
 setup: $(STAMP)
 
@@ -104,10 +104,6 @@ bench: setup
 	$(BIN)/python benchmarks/images.py
 	$(BIN)/python benchmarks/learning.py
 	$(BIN)/python benchmarks/tools.py
-
-# What each loss learns in the embedded world, three seeds: hours. `make losses MINUTES=30` stops and resumes.
-losses: setup
-	$(BIN)/python benchmarks/losses.py $(if $(MINUTES),--minutes $(MINUTES))
 
 # The experiments of docs/results.md, two at a time; what is complete is not run again. `make experiments SHORT=1` is the form for
 # tests, in runs/experiments-short; MINUTES=60 begins nothing after an hour; ONLY="main no-gaze" runs some of them.

@@ -50,6 +50,10 @@ class Experiment:
     """Policies that answer the held-out questions."""
 
 
+COMMON = 0.1
+"""Share of calls that fail in the experiments of failure rules whose name has no rate. Without failures all rules are one."""
+
+
 def failing(rate: float, tools: tuple[str, ...] = TOOLS, **more: Any) -> dict[str, Any]:
     """Values that make tools fail. rate: share of their calls; more: further fields of `failures`."""
     return {f"endpoints.{tool}.failures": {"rate": rate, "kinds": AT_ONCE, **more} for tool in tools}
@@ -59,12 +63,13 @@ def _gaze(how: str) -> dict[str, Any]:
     return {f"stages.{stage}.gaze": how for stage in PLAYED}
 
 
-def _rule(name: str, **more: Any) -> Experiment:
-    values = {**failing(0.1), "stages.grpo.toolFailures": name, "stages.grpo.maxExcludedShare": 1.0, **more}
-    ending = "-corrected" if more else ""
+def _rule(name: str, rate: float, **more: Any) -> Experiment:
+    values = {**failing(rate), "stages.grpo.toolFailures": name, "stages.grpo.maxExcludedShare": 1.0, **more}
+    ending = f"{'-corrected' if more else ''}{'' if rate == COMMON else f'-at-{round(100 * rate)}'}"
+    correction = " with the survivor correction" if more else ""
     return Experiment(
         f"rule-{name}{ending}",
-        f"failure rule {name}{' with the survivor correction' if more else ''}; 10 % of calls fail in GRPO, none at test",
+        f"failure rule {name}{correction}; {rate:.0%} of calls fail in GRPO, none at test",
         values,
         at_test=failing(0.0),
         since="grpo",
@@ -102,9 +107,10 @@ def _gaze_and_levels() -> Iterator[Experiment]:
 
 
 def _failures() -> Iterator[Experiment]:
-    for name in get_args(ToolFailures):
-        yield _rule(name)
-    yield _rule("exclude", **{"stages.grpo.survivorCorrection": "inverse-probability"})
+    for rate in (COMMON, 0.03):
+        for name in get_args(ToolFailures):
+            yield _rule(name, rate)
+        yield _rule("exclude", rate, **{"stages.grpo.survivorCorrection": "inverse-probability"})
     for rate in (0.0, 0.1):
         yield Experiment(
             f"test-failures-{round(100 * rate)}",

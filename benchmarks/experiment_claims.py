@@ -93,15 +93,14 @@ def _against(names: Sequence[str], other: Side = MAIN) -> tuple[Comparison, ...]
     return tuple(Comparison(name, (name, "grpo"), other) for name in names)
 
 
-EXCLUDE: Side = ("rule-exclude", "grpo")
+RULES = ("rule-fatal-clamp", "rule-mask", "rule-drop", "rule-keep", "rule-zero", "rule-exclude-corrected")
 QUESTIONS: Mapping[str, tuple[Comparison, ...]] = {
     "Failures of tools": (
         Comparison("10 % failures at test, against none", ("test-failures-10", "grpo"), ("test-failures-0", "grpo")),
         Comparison("10 % failures in GRPO and at test, against none", ("failures-10", "grpo"), ("failures-0", "grpo")),
         Comparison("5 % failures in GRPO and at test, against none", ("failures-5", "grpo"), ("failures-0", "grpo")),
-        *_against(
-            ("rule-fatal-clamp", "rule-mask", "rule-drop", "rule-keep", "rule-zero", "rule-exclude-corrected"), EXCLUDE
-        ),
+        *_against(RULES, ("rule-exclude", "grpo")),
+        *_against([f"{name}-at-3" for name in RULES], ("rule-exclude-at-3", "grpo")),
     ),
     "Failures of grounding": (
         Comparison("30 % of its calls fail at test", ("grounding-failing-at-test", "grpo"), MAIN),

@@ -28,6 +28,9 @@ POLICIES: Mapping[Side, str] = {
     ("main", "grpo"): "GRPO",
 }
 """Rows of the table of policies."""
+LEARNED = ("main", "no-gaze", "level-1", "level-2", "first-candidate", "mmsearch-r1")
+LOSSES = ("main", *(each for each in ablations.BY_NAME if each.startswith("loss-")))
+"""Experiments of the two plots of rewards. The loss of `main` is that of the base manifest, `grpo`."""
 HEAD = """# Results
 
 What the method does in the embedded world in its hard form, measured by `make experiments`. This page is generated from
@@ -62,7 +65,7 @@ def write(folder: Path, page: Path) -> None:
     """
     found = read(folder)
     made = claims.outcomes(found)
-    names = {"claims": forest(list(made.values())), "rewards": curves(found)}
+    names = {"claims": forest(list(made.values())), "rewards": curves(found, LEARNED), "losses": curves(found, LOSSES)}
     for name, drawn in names.items():
         (page.parent / f"{page.stem}-{name}.svg").write_text(drawn)
     page.write_text(text(found, made, page.stem))
@@ -83,6 +86,7 @@ def text(found: Found, made: Mapping[Comparison, Outcome], stem: str) -> str:
     parts += ["### Cost of a correct answer\n", cost(found), "## Ablations\n"]
     parts += ["Each against the base manifest.\n", table(claims.ABLATIONS, made)]
     parts += ["## Learning\n", f"![mean reward of each step]({stem}-rewards.svg)\n"]
+    parts += ["### Losses\n", f"![mean reward of each step, by loss]({stem}-losses.svg)\n"]
     return "\n".join(parts)
 
 
@@ -256,7 +260,7 @@ def cost(found: Found) -> str:
 
 
 STYLE = 'font-family="system-ui, sans-serif" font-size="12" fill="#333"'
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a")
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a", "#0a7ea4")
 
 
 TICK = 0.2
@@ -298,11 +302,9 @@ def forest(made: Sequence[Outcome]) -> str:
     return _svg(left + width + 66, height, parts)
 
 
-def curves(found: Found) -> str:
-    """Mean reward by step of some experiments, smoothed over five steps, as SVG."""
-    shown = [
-        name for name in ("main", "no-gaze", "level-1", "level-2", "first-candidate", "mmsearch-r1") if name in found
-    ]
+def curves(found: Found, names: Sequence[str]) -> str:
+    """Mean reward by step of the named experiments, smoothed over five steps, as SVG."""
+    shown = [name for name in names if name in found]
     width, height, left = 560, 260, 40
     parts = [f'<rect x="{left}" y="10" width="{width}" height="{height}" fill="none" stroke="#ccc"/>']
     for number, name in enumerate(shown):

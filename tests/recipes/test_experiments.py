@@ -226,7 +226,9 @@ def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
     page = (tmp_path / "results.md").read_text()
     assert "Measured: 1 of" in page and "Not measured yet: no-gaze" in page and "not measured" in page
     assert "| SFT | 50.0 % |" in page and "1.0 hours" in page
-    assert {path.name for path in tmp_path.glob("*.svg")} == {"results-claims.svg", "results-rewards.svg"}
+    assert {path.name for path in tmp_path.glob("*.svg")} == {
+        f"results-{each}.svg" for each in ("claims", "rewards", "losses")
+    }
 
 
 @pytest.mark.parametrize("other", ["1100", "1000", "1111"])
