@@ -104,7 +104,7 @@ class CurateRecipe:
         metrics.initialise_rollouts(self.stage.key)
         self._screen()
         async with Toolbox.of_stage(self.cfg, self.stage.watch()) as self.toolbox:
-            with self.stage.interruption.deferred():
+            with self.stage.interruptible():
                 self._require_some(self._open())
                 await self._leave_out_certain()
                 self._require_some(self._open())

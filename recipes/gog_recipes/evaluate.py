@@ -190,7 +190,7 @@ class EvaluateRecipe(FTRecipeInterface):
                     tools=catalog.offered(self.cfg.endpoints),
                     workflow=policy.workflow,
                 )
-                with self.stage.interruption.deferred():
+                with self.stage.interruptible():
                     result = await rollouts.play(self.pool.questions, self.cfg.samples, step=0, policy=name)
                 played[name] = result.trajectories
                 await sampler.close()

@@ -188,7 +188,7 @@ class GRPORecipe(FTRecipeInterface):
                 tools=catalog.offered(self.cfg.endpoints), timer=self.timer,
             )  # fmt: skip
             self._name_weights()
-            with self.stage.interruption.deferred(), self.timer.part("other"):
+            with self.stage.interruptible(), self.timer.part("other"):
                 try:
                     await self._probe()
                     await self._steps()

@@ -178,7 +178,7 @@ class SFTRecipe(FTRecipeInterface):
             UserError: a loss, gradient or weight is not finite.
             Interrupted: a rank was asked to end; the last step is saved.
         """
-        with self.stage.interruption.deferred(), self.timer.part("other"):
+        with self.stage.interruptible(), self.timer.part("other"):
             self._steps()
 
     def _steps(self) -> None:

@@ -144,7 +144,7 @@ class StratifyRecipe(FTRecipeInterface):
                 journals=self.stage.journals([self.parent]), interruption=self.stage.interruption,
                 tools=catalog.offered(self.cfg.endpoints),
             )  # fmt: skip
-            with self.stage.interruption.deferred():
+            with self.stage.interruptible():
                 await self.stage.replay().until_learnable(self._play, self._spoiled)
         await self.engine.close()
         return list(self.groups.values())

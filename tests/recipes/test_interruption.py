@@ -50,6 +50,12 @@ def test_a_second_request_ends_it_at_once() -> None:
     assert (done.returncode, done.stdout) == (130, "")
 
 
+def test_a_request_of_another_rank_is_no_first_sigterm() -> None:
+    asked = PROGRAM.replace("    os.kill(", "    interruption.PROCESS.request(); os.kill(")
+    done = run(asked)
+    assert (done.returncode, done.stdout) == (130, "saved\n")
+
+
 def test_a_request_ends_a_wait() -> None:
     async def wait() -> None:
         interruption = Interruption()

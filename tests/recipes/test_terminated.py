@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from gog_recipes.runtime.interruption import CODE
 SLOW, EXHAUSTIVE = pytest.mark.slow, pytest.mark.exhaustive
 GRACE_SECONDS = 30
 """What torchrun gives its workers, and Kubernetes a pod."""
+PLAYED_BY_RANK_1 = 6
+"""Trajectories of a step: three of each of its two questions."""
 Straight = Callable[[str, int], Run]
 
 
@@ -47,6 +50,43 @@ def test_grpo_saves_its_last_step_and_every_turn_of_the_next_one(
     run.finish(ranks)
     assert (run.result(), run.tensors()) == (straight.result(), straight.tensors())
     assert run.lines()[1]["generated_tokens"] <= straight.lines()[1]["generated_tokens"] - tokens
+
+
+@SLOW
+def test_one_rank_that_has_played_is_asked_to_end_while_a_tool_of_the_other_hangs(
+    chain: Path, make: Any, endpoints: dict[str, str], uninterrupted: Straight, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    called, over = threading.Event(), threading.Event()
+
+    def hang(connection: socket.socket) -> None:
+        called.set()
+        over.wait()
+
+    straight, run = uninterrupted("grpo", 2), Run("grpo", chain, tmp_path, make, SETTINGS["grpo"])
+    patient = run.config.tools.model_dump(mode="json") | {"deadline_seconds": 600, "budget_seconds": 900}
+    with TcpServer(hang) as server:
+        run.configure(SETTINGS["grpo"] | {"endpoints": endpoints, "tools": patient})
+        for name in ("grounding", "imageSearch", "textSearch"):
+            monkeypatch.setenv(f"{name}_0", f"http://127.0.0.1:{server.port}")
+            monkeypatch.setenv(f"{name}_1", endpoints[name])
+            run.override(f"endpoints.{name}", "${oc.env:" + name + "_${oc.env:RANK}}")
+        process = run.started(2, until=lambda: called.is_set() and len(run.journal(1, rank=1)[0]) == PLAYED_BY_RANK_1)
+        all_of_it = [process.pid, *workers(process)]
+        (drained,) = [pid for pid in all_of_it if b"RANK=1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
+        os.kill(drained, signal.SIGTERM)  # its pod alone is asked
+        try:
+            assert process.wait(GRACE_SECONDS) == CODE and not alive(all_of_it), run.log()
+        finally:
+            over.set()
+            if process.poll() is None:
+                run.kill(process)
+    assert run.store.latest("grpo") is None and len(run.journal(1, rank=1)[0]) == PLAYED_BY_RANK_1
+    _, tokens = run.journal(1)
+    run.configure(SETTINGS["grpo"])
+    run.finish(2)
+    assert (run.result(), run.tensors()) == (straight.result(), straight.tensors())
+    assert run.lines()[0]["generated_tokens"] <= straight.lines()[0]["generated_tokens"] - tokens
 
 
 @EXHAUSTIVE

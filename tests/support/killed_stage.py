@@ -105,6 +105,14 @@ class Run:
         self.config = self._make(CONFIGS[self.kind], self.root, **settings)
         (self.root / "config.yaml").write_text(json.dumps(self.config.model_dump(mode="json", by_alias=True)))
 
+    def override(self, name: str, value: str) -> None:
+        """Sets one setting of the attempts that follow to what OmegaConf makes of a value in each process."""
+        first, last = name.split(".")
+        path = self.root / "config.yaml"
+        values = json.loads(path.read_text())
+        values[first][last] = value
+        path.write_text(json.dumps(values))
+
     def start(self, ranks: int = 1) -> subprocess.Popen[bytes]:
         """Starts an attempt as `gog stage` does."""
         torchrun = ["--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
@@ -155,16 +163,18 @@ class Run:
         path = Path(self.config.workdir or "") / "metrics.jsonl"
         return path.read_text().count("\n") if path.exists() else 0
 
-    def found(self, step: int) -> dict[tuple[str, int], Found]:
-        """What the journals of a step hold of each trajectory, by question and number of the sample."""
+    def found(self, step: int, rank: int | None = None) -> dict[tuple[str, int], Found]:
+        """What the journals of a step, or of one rank of it, hold of each trajectory, by question and number of the sample."""
         keys = [each.key for each in self.store.objects(f"journal/{self.config.key}/")]
+        writer = r"\d{5}" if rank is None else f"{rank:05d}"
         chains = Chains()
-        Reader(self.store, [key for key in keys if re.search(f"-{step:09d}/", key)], chains).read()
+        Reader(self.store, [key for key in keys if re.search(rf"-{step:09d}/.*-{writer}-\d+$", key)], chains).read()
         return {key: each for key in list(chains._records) if (each := chains.found(*key)) is not None}
 
-    def journal(self, step: int) -> tuple[list[tuple[str, str]], int]:
-        """Question and answer of each judged trajectory in the journals of a step, and the tokens sampled in them."""
-        found = self.found(step).values()
+    def journal(self, step: int, rank: int | None = None) -> tuple[list[tuple[str, str]], int]:
+        """Question and answer of each judged trajectory in the journals of a step, or of one rank of it, and the tokens
+        sampled in them."""
+        found = self.found(step, rank).values()
         segments = [segment for each in found for segment in each.segments if segment.source == "model"]
         judged = [(each.trajectory.question, each.trajectory.answer or "") for each in found if each.trajectory]
         return judged, sum(len(segment.tokens) for segment in segments)

@@ -2,7 +2,7 @@
 
 A stage that works asks `requested` between steps and lets its waits be cut short; it then flushes its journal, commits
 what it can and exits as interrupted (`config.exit_with`). Before it works there is nothing to save, so the request ends
-it at once. A second request ends it at once in any case.
+it at once. A second SIGTERM ends it at once in any case; a request that another rank has passed on (`relay`) is not a first.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.requested = False
+        self._signalled = False
         self._deferred = False
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
@@ -46,17 +47,19 @@ class Interruption:
             signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._signalled:
             os._exit(CODE)
+        self._signalled = True
         self.request()
         if not self._deferred:
             raise Interrupted("before it began")
 
     def request(self) -> None:
-        """Asks to end."""
+        """Asks to end; from any thread."""
         self.requested = True
         for loop, event in tuple(self._waiting):
-            loop.call_soon_threadsafe(event.set)
+            with contextlib.suppress(RuntimeError):  # closed since by its own thread
+                loop.call_soon_threadsafe(event.set)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:

@@ -6,11 +6,12 @@ checkpoints, base model) is made once in the common folder. Only rank 0 logs, re
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from gog.spec import NEEDS, DataSpec, ModelSpec, StageConfig, StoreSpec
 from gog.store import writers
 from gog.tracing import stages as traces
 from gog_recipes.rollout import journals
-from gog_recipes.runtime import base, interruption, monitor, resumption, termination
+from gog_recipes.runtime import base, interruption, monitor, relay, resumption, termination
 from gog_recipes.runtime.metric_log import MetricLog
 from gog_recipes.runtime.ranks import SINGLE, Ranks
 from gog_recipes.world import generate
@@ -246,6 +247,13 @@ class Stage:
             clock=lambda: self.ranks.broadcast(time.monotonic()),  # all ranks must give up together
             sleep=self.interruption.sleep,
         )
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Inside, a request to end of any rank reaches all of them within a second, sets `interruption.requested` and cuts
+        waits short: the stage ends by itself. All ranks at once."""
+        with self.interruption.deferred(), relay.running(self.ranks, self.interruption):
+            yield
 
     def is_interrupted(self) -> bool:
         """Whether any rank was asked to end. All ranks at once."""
