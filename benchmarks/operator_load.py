@@ -304,18 +304,19 @@ def hostility(server: kit.ApiServer, api: kube.KubeApi, port: int) -> dict[str, 
     good, bad = Tenant(api, server.namespace("good"), 40), Tenant(api, server.namespace("hostile"), 60)
     chance, namespaces = random.Random(1), [good.namespace, bad.namespace]
 
-    def measure(watched: list[str]) -> list[float]:
+    def measure(watched: list[str], neighbour: contextlib.AbstractContextManager[Any]) -> list[float]:
         operator = operator_parts.Operator(server, watched, port)
-        operator.settled()
-        time.sleep(5)
+        operator.settled()  # before a neighbour that leaves it no moment without work
         try:
-            return flips(good, 40, chance) + flips(good, 40, chance)
+            with neighbour:
+                time.sleep(5)
+                return flips(good, 40, chance) + flips(good, 40, chance)
         finally:
             operator.end()
 
-    alone = measure([good.namespace])
-    with Hostile(api, bad.namespace) as tenant:
-        beside = measure(namespaces)
+    alone = measure([good.namespace], contextlib.nullcontext())
+    tenant = Hostile(api, bad.namespace)
+    beside = measure(namespaces, tenant)
     return {
         "alone_p99_seconds": round(p99(alone), 2),
         "beside_p99_seconds": round(p99(beside), 2),
