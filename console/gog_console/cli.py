@@ -113,7 +113,9 @@ def _to_start(commands: Commands) -> None:
     )
     validate.add_argument("--cluster", action="store_true", help="refuse what kubectl apply would refuse")
     validate.add_argument(
-        "--remote", action="store_true", help="also list the files of a base model at s3:// or hf://, over the network"
+        "--remote",
+        action="store_true",
+        help="also list the files of a base model, or of a dataset at hf://, over the network",
     )
     _sets(validate)
 

@@ -78,7 +78,7 @@ class ServiceDown(Exception):
     """A service was down for longer than the stage waits. Nothing in the manifest is wrong: it is retried.
 
     Attributes:
-        service: name of the tool, `judge`, or the hub that a base model is fetched from.
+        service: name of the tool, `judge`, or the hub that a base model or a dataset is fetched from.
         reason: why its last calls failed, in the service's own words where it gave any.
     """
 

@@ -19,18 +19,19 @@ from gog.errors import UserError
 PVC, OCI = "pvc://", "oci://"
 PREFIXES = (PVC, OCI)
 """Beginnings of addresses that can only be mounted."""
-_SEGMENT = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
-PVC_FORM = rf"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/{_SEGMENT})*$"
+SEGMENT = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
+"""A segment of a path in an address, which is never hidden and never `..`."""
+PVC_FORM = rf"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/{SEGMENT})*$"
 """Valid addresses of a folder of a PersistentVolumeClaim, as a regular expression of Python and of RE2."""
 OCI_FORM = (
     r"^oci://[A-Za-z0-9][-A-Za-z0-9.]*(:[0-9]+)?(/[a-z0-9][-a-z0-9._]*)+(:[A-Za-z0-9_][-A-Za-z0-9._]*)?"
-    rf"(@sha256:[0-9a-f]{{64}})?(#{_SEGMENT}(/{_SEGMENT})*)?$"
+    rf"(@sha256:[0-9a-f]{{64}})?(#{SEGMENT}(/{SEGMENT})*)?$"
 )
 """Valid addresses of an image whose files are a model or a dataset, perhaps of one folder of it."""
 VARIABLE = "GOG_MOUNTS"
 """Environment variable with the folder of each mounted source, as JSON: `{"pvc://models/m": "/mnt/gog/base"}`."""
 RECORD = "gog-source.json"
-"""File that is written last into a fetched source: its address, its commit and the SHA-256 of each file."""
+"""File in a fetched source, written last, and in what was imported from one: its address with the commit, and hashes."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,17 @@
 
 Otherwise a truncated line in a dataset, a model folder of another architecture or a missing bucket would fail the run
 after an hour, with its servers running. Stages repeat the cheap checks, because users also start stages directly.
-Of a model in a store or on the Hugging Face Hub only the names of its files are checked; its content, and images of a
-dataset in a store, are checked where they are used.
+Of a model or a dataset that is fetched only the names of its files are checked; its content is checked where it is used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -154,8 +154,12 @@ def check_data(
 
     Raises:
         UserError: there is no dataset, or lines and images that a run cannot use, or questions that are both trained on
-            and evaluated.
+            and evaluated; or its server does not answer within PATIENCE seconds.
     """
+    if data.uri is not None and (address := hub.parse_dataset(data.uri)) is not None:
+        with _answering(f"{where}.uri"):
+            hub.listing(address)
+        return []
     if data.uri is not None and data.uri.startswith("s3://"):
         options = (own or settings.StoreSpec(uri=data.uri)).model_copy(update={"uri": data.uri})
         if reachable(options).latest(dataset_zip.KEY) is None:
@@ -223,13 +227,20 @@ def check_model(model: settings.ModelSpec, where: str, own: settings.StoreSpec |
     if (folder := base_source.local(model.base) or mounts.folder(model.base)) is not None:
         base_model.check(folder, where=where)
         return
-    try:
+    with _answering(where):
         if (address := hub.parse(model.base)) is not None:
             base_model.check_listing(hub.listing(address), model.base)
         else:
             options = own or settings.StoreSpec(uri=model.base)
             names = store.list_model(options, model.base, faults.Patience(budget=PATIENCE))
             base_model.check_listing(names, model.base)
+
+
+@contextlib.contextmanager
+def _answering(where: str) -> Iterator[None]:
+    """Turns a store or a Hub that does not answer into a UserError, because a user is waiting. where: field."""
+    try:
+        yield
     except store.Unavailable as error:
         raise UserError(str(error), where=where) from None
     except ServiceDown as error:  # whose sentence is about the attempts of a stage

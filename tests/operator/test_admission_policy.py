@@ -62,6 +62,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                 "tools": {"judge": {"fallback": {"url": "http://j.example.org", "secretName": "theirs"}}}
             },
             "of a registry": {"pods": [{"imagePullSecrets": [{"name": "theirs"}]}]},
+            "of a dataset": {"data": {"uri": "hf://datasets/org/pool", "secretName": "theirs"}},
             "of an agent": {"serve": {"agent": {"keysSecretName": "theirs"}}},
             "of an agent's store": {"serve": {"store": {"uri": "s3://b/a", "secretName": "theirs"}}},
         }.items()

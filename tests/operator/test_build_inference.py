@@ -217,6 +217,14 @@ def test_a_policy_on_a_base_of_the_hub_gets_the_token_of_its_secret():
     assert {"secretRef": {"name": "hub"}} in container_of(served)["envFrom"]
 
 
+def test_only_a_server_that_reads_a_dataset_of_the_hub_gets_the_token_of_its_secret():
+    data = settings.DataSpec(uri="hf://datasets/org/pool", secret_name="hub")
+    source = {"secretRef": {"name": "hub"}}
+    search = made("textSearch", data)
+    assert source in container_of(search)["envFrom"] and flag(search, "--data") == data.uri
+    assert source not in container_of(made("judge", data)).get("envFrom", [])
+
+
 KEYED = dataclasses.replace(golden.PLATFORM, admin_key=b"k" * 32)
 
 

@@ -213,3 +213,17 @@ def test_a_base_of_the_hub_is_fetched_with_the_token_of_its_secret():
     plain, gated = made(), made(model={"base": "hf://org/model", "secretName": "hub"})
     source = {"secretRef": {"name": "hub"}}
     assert source in container_of(gated)["envFrom"] and "envFrom" not in container_of(plain)
+
+
+def test_a_dataset_of_the_hub_is_fetched_with_the_token_of_its_secret():
+    gated = made(data={"uri": "hf://datasets/org/pool", "secretName": "hub"})
+    assert container_of(gated)["envFrom"] == [{"secretRef": {"name": "hub"}}]
+
+
+def test_a_stage_has_no_token_of_the_hub_where_all_sources_were_fetched_before():
+    hub = {"model": {"base": "hf://org/model", "secretName": "hub"}}
+    hub["data"] = {"uri": "hf://datasets/org/pool", "secretName": "hub"}
+    volumes = {"hf://org/model": "pvc://models/model-1", "hf://datasets/org/pool": "pvc://models/data-1"}
+    assert "envFrom" not in container_of(made(**hub, sources=volumes))
+    volumes.pop("hf://datasets/org/pool")
+    assert container_of(made(**hub, sources=volumes))["envFrom"] == [{"secretRef": {"name": "hub"}}]

@@ -93,7 +93,7 @@ REFUSED = {
     ),
     "dataset in a folder, as an address": (
         {"spec.data": {"uri": "file:///pool"}},
-        "spec.data.uri: Invalid value: should start with s3://, pvc:// or oci://, because a pod has no folder of your machine",
+        "spec.data.uri: Invalid value: should start with s3://, hf://datasets/, pvc:// or oci://, because a pod has no folder",
     ),
     "format of a dataset in a store": (
         {"spec.data": {"uri": "s3://b/p", "format": "gog-jsonl"}},

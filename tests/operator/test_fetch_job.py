@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 import yaml
 from support import base_folders, hub_server, s3
+from support.foreign_files import write_images, write_lines
 
-from gog import base_model, mounts
+from gog import base_model, dataset, mounts
+from gog_operator.cluster import fetches
 from gog_operator.store_jobs import model
 
 ADDRESS = "hf://org/model"
@@ -117,6 +119,67 @@ def test_a_model_by_hand_gets_a_link_of_the_wanted_name(hub, tmp_path):
     env = os.environ | {"HF_TOKEN": ""} | hub.environment(tmp_path / "home")
     assert subprocess.run(line, env=env, check=False, capture_output=True).returncode == 0
     base_model.check(tmp_path / "v" / "base")
+
+
+@pytest.fixture
+def pools(tmp_path):
+    """A hub with a dataset, in a folder of its repository."""
+    folder = tmp_path / "pools"
+    write_images(folder / "hard", "a.png")
+    line = {"id": "q1", "image": "a.png", "question": "who?", "answers": ["Ada"]}
+    write_lines(folder / "hard" / "train.jsonl", line)
+    write_lines(folder / "train.jsonl", line | {"image": "hard/a.png"})
+    (folder / "rows.pkl").write_bytes(b"\x80")
+    with hub_server.serving(folder, "org/pool", "datasets") as made:
+        yield made
+
+
+@pytest.fixture
+def fetch(pools, tmp_path):
+    """fetch(uri): exit code, and the result or the last line of the error, of a job that fetches a dataset."""
+
+    def run(uri):
+        body = {"store": {"uri": "s3://bucket/run"}, "root": str(tmp_path / "volume"), "data": uri}
+        (tmp_path / "fetch.yaml").write_text(yaml.safe_dump(body))
+        line = [sys.executable, "-m", "gog_console.cli", "move", "fetch", "--config", str(tmp_path / "fetch.yaml")]
+        env = os.environ | {"HF_TOKEN": ""} | pools.environment(tmp_path / "home")
+        done = subprocess.run(line, capture_output=True, text=True, env=env, timeout=120, check=False)
+        return done.returncode, json.loads(done.stdout)["data"] if done.returncode == 0 else done.stderr.splitlines()[
+            -1
+        ]
+
+    return run
+
+
+def test_a_dataset_of_the_hub_arrives_whole_and_its_readers_mount_the_folder_that_the_address_names(
+    pools, fetch, tmp_path
+):
+    uri = "hf://datasets/org/pool/hard"
+    code, result = fetch(uri)
+    assert code == 0 and result["resolved"] == f"hf://datasets/org/pool@{pools.commit}/hard"
+    folder = tmp_path / "volume" / result["folder"]
+    assert fetches.FOLDER.fullmatch(result["folder"]) and folder.name == "hard"
+    assert {each.name for each in folder.iterdir()} == {"train.jsonl", "a.png", mounts.RECORD}
+    dataset.check(folder, dataset.splits(folder))
+    assert mounts.recorded(uri, folder) == result["resolved"]
+    sent = len(pools.requests)
+    assert fetch(uri) == (0, result) and not [each for each in pools.requests[sent:] if "/resolve/" in each]
+    code, whole = fetch("hf://datasets/org/pool")
+    assert code == 0 and not list((tmp_path / "volume" / whole["folder"]).rglob("*.pkl"))
+
+
+def test_a_dataset_of_the_hub_that_is_gated_absent_or_down_ends_as_a_model_does(pools, fetch):
+    assert "there is no file of a dataset in easy" in fetch("hf://datasets/org/pool/easy")[1]
+    code, line = fetch("hf://datasets/org/other")
+    assert code == 2 and "there is no such dataset, or it is private" in line
+    pools.cut = 50
+    code, line = fetch("hf://datasets/org/pool/hard")
+    assert code == 1 and "Hugging Face Hub" in line
+    pools.cut = 0
+    assert fetch("hf://datasets/org/pool/hard")[0] == 0
+    pools.status, pools.code = 403, "GatedRepo"
+    code, line = fetch("hf://datasets/org/pool")
+    assert code == 2 and "access to this dataset must be granted" in line and "data.secretName" in line
 
 
 def test_a_model_of_a_bucket_is_fetched_again_only_when_it_changed(gateway, tmp_path):

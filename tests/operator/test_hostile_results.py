@@ -70,7 +70,12 @@ def test_a_check_of_the_store_names_its_checkpoints():
 
 
 @pytest.mark.parametrize(
-    "base", [7, {}, {**BASE, "folder": "../other"}, {**BASE, "folder": 7}, {**BASE, "bytes": "many"}], ids=range(5)
+    "base",
+    [
+        *(7, {}, {**BASE, "folder": "../other"}, {**BASE, "folder": "data-0/../other"}, {**BASE, "folder": "data-0/"}),
+        *({**BASE, "folder": 7}, {**BASE, "bytes": "many"}),
+    ],
+    ids=range(7),
 )
 def test_a_fetch_that_names_no_folder_of_the_claim_has_failed(base):
     made = jobs("world-fetch", json.dumps({"base": base}))

@@ -62,6 +62,12 @@ def test_a_gated_model_ends_the_run_with_the_remedy():
     assert failed.reason == Reason.FETCH_FAILED and failed.message.startswith("spec.model: hf://org/model: access")
 
 
+def test_a_gated_dataset_ends_the_run_with_its_own_field():
+    view = SourcesView("failed", message="hf://datasets/org/pool: access to this dataset must be granted by its owner")
+    failed = condition(decide(made(data={"uri": "hf://datasets/org/pool"}), view), "Failed")
+    assert failed.reason == Reason.FETCH_FAILED and failed.message.startswith("spec.data.uri: hf://datasets/org/pool: ")
+
+
 def test_an_outage_of_the_hub_is_reported_and_the_sources_are_fetched_again_later_and_later():
     down, run, delays = SourcesView("unavailable", message="hf://org/model: the Hub is down"), made(), []
     for _ in range(3):
@@ -102,6 +108,10 @@ def test_the_job_alone_has_the_token_and_writes_to_the_claim():
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert {"secretRef": {"name": "hub"}} in container["envFrom"]
+    data = {"uri": "hf://datasets/org/pool", "secretName": "pools"}
+    assert fetch_job.wanted(made(data=data), golden.PLATFORM)["data"] == data["uri"]
+    other = fetch_job.job("world-fetch", made(model={"base": "tiny"}, data=data), golden.PLATFORM)[1]
+    assert {"secretRef": {"name": "pools"}} in other["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     assert {"name": "cache", "persistentVolumeClaim": {"claimName": "models"}} in pod["volumes"]
     assert {"name": "cache", "mountPath": "/mnt/gog/cache"} in container["volumeMounts"]
     assert container["securityContext"] == pods.container_security()

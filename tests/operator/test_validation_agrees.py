@@ -95,10 +95,12 @@ def manifests() -> Iterator[tuple[str, str, bool]]:
 
 
 def _with_spec(spec: str, metadata: str) -> str:
-    """A run with more in its spec; a field that the least run also has is replaced."""
+    """A run with more in its spec; fields that the least run also has are replaced."""
     text = RUN.format(metadata=metadata, spec=spec)
-    field = spec.partition(":")[0]
-    return re.sub(rf"(?m)^  {field}: .*\n", "", text, count=1) if field in ("model", "data", "store") else text
+    given = {line.partition(":")[0] for line in spec.split("\n  ")}
+    for field in given & {"model", "data", "store"}:
+        text = re.sub(rf"(?m)^  {field}: .*\n", "", text, count=1)
+    return text
 
 
 STAGE = "spec: {model: {base: tiny}, data: {world: {}}, store: {uri: s3://b/p}%s}"
@@ -112,6 +114,8 @@ OTHER_KINDS_VALID = (
     "kind: ToolServer\nspec: {role: policy, base: tiny, version: grpo/1, store: {uri: s3://b/p}}",
     "kind: ToolServer\nspec: {role: textSearch, data: {world: {}}}",
     "kind: ToolServer\nspec: {role: textSearch, url: 'https://s'}",
+    "kind: ToolServer\nspec: {role: textSearch, data: {uri: 'hf://datasets/o/p', secretName: hf}}",
+    "kind: SFTStage\n" + STAGE.replace("{world: {}}", "{uri: 'hf://datasets/o/p', secretName: hf}") % "",
 )
 OTHER_KINDS_INVALID = (
     "kind: SFTStage\n" + STAGE.replace(", store: {uri: s3://b/p}", "") % "",
@@ -129,6 +133,15 @@ OTHER_KINDS_INVALID = (
     "kind: ToolServer\nspec: {role: policy, base: tiny, secretName: s}",
     "kind: ToolServer\nspec: {role: imageSearch}",
     "kind: ToolServer\nspec: {role: imageSearch, data: {uri: s3://b/p}}",
+    "kind: ToolServer\nspec: {role: imageSearch, data: {uri: 'hf://o/p'}}",
+    *(
+        f"kind: {kind}\n"
+        + STAGE.replace("tiny", "'hf://o/m', secretName: a").replace(
+            "{world: {}}", "{uri: 'hf://datasets/o/p', secretName: b}"
+        )
+        % ""
+        for kind in ("CurateStage", "SFTStage", "StratifyStage", "GRPOStage", "EvaluateStage")
+    ),
     "kind: ToolServer\nspec: {role: judge, url: 'http://j', resources: {limits: {cpu: 1}}}",
     "kind: ToolServer\nspec: {role: judge}\nfoo: 1",
     "kind: GogRun\nspec: {}",

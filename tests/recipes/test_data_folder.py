@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from gog import dataset, spec
 from gog.errors import UserError
-from gog_recipes.runtime import stage
+from gog_recipes.runtime import data as stage_data
 
 STORE = spec.StoreSpec(uri="file:///unused")
 READER = '''
@@ -34,6 +34,10 @@ class Reader:
 '''
 
 
+def located(given, tmp_path):
+    return stage_data.locate(given, options=STORE, common=tmp_path / "work").folder
+
+
 @pytest.fixture
 def pool(tmp_path):
     made = tmp_path / "pool"
@@ -45,8 +49,8 @@ def pool(tmp_path):
 def test_a_folder_in_gogs_own_form_is_read_where_it_is(pool, tmp_path):
     line = {"id": "q1", "image": "a.png", "question": "who?", "answers": ["Ada"]}
     (pool / "train.jsonl").write_text(json.dumps(line))
-    assert stage.data_folder(spec.DataSpec(path=str(pool)), STORE, tmp_path / "work") == pool
-    assert stage.data_folder(spec.DataSpec(uri=pool.as_uri()), STORE, tmp_path / "work") == pool
+    assert located(spec.DataSpec(path=str(pool)), tmp_path) == pool
+    assert located(spec.DataSpec(uri=pool.as_uri()), tmp_path) == pool
 
 
 def test_a_file_in_another_format_is_converted_once(pool, tmp_path, monkeypatch):
@@ -55,12 +59,12 @@ def test_a_file_in_another_format_is_converted_once(pool, tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path / "site")
     (pool / "pool.csv").write_text("q1,a.png,who?,Ada\nq2,a.png,when?,1843\n")
     data = spec.DataSpec(path=str(pool / "pool.csv"), format="csv_format:Reader")
-    folder = stage.data_folder(data, STORE, tmp_path / "work")
+    folder = located(data, tmp_path)
     assert [question.answers for question in dataset.read_questions(folder, "train")] == [("Ada",), ("1843",)]
     monkeypatch.setattr("gog.dataset.convert.convert", lambda *given: pytest.fail("converted again"))
-    assert stage.data_folder(data, STORE, tmp_path / "work") == folder
+    assert located(data, tmp_path) == folder
 
 
 def test_a_path_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"data\.path: .*absent: no such file or folder"):
-        stage.data_folder(spec.DataSpec(path=str(tmp_path / "absent")), STORE, tmp_path / "work")
+        located(spec.DataSpec(path=str(tmp_path / "absent")), tmp_path)

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 from PIL import Image as PILImage
 from support import base_folders, hub_server
 from support.stages import commit, in_two_ranks, make_stage
@@ -83,11 +82,7 @@ def test_ranks_with_another_dataset_are_refused(tmp_path):
 def served(tmp_path, monkeypatch):
     """A hub that serves a base model, with an empty cache."""
     with hub_server.serving(base_folders.write(tmp_path / "source")) as made:
-        monkeypatch.setattr(constants, "ENDPOINT", made.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        hub_server.redirect(monkeypatch, made, tmp_path / "cache")
         yield made
 
 

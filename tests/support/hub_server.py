@@ -1,7 +1,7 @@
 """A server that speaks what huggingface_hub asks of a hub, for tests without a network.
 
-It serves one repository from a folder: its revisions, the list of its files, and the files with ranges. Faults are set by
-attributes: a status for every request, an error code that the Hub sends, a cut after some bytes.
+It serves one repository from a folder, a model's or a dataset's: its revisions, the list of its files, and the files with
+ranges. Faults are set by attributes: a status for every request, an error code that the Hub sends, a cut after some bytes.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "a" * 40
+LARGE = (".safetensors", ".parquet", ".png")
+"""Endings of files that Git LFS keeps."""
 
 
 class Hub:
     """The state of the server."""
 
-    def __init__(self, folder: Path, repo: str = "org/model") -> None:
-        self.folder, self.repo = folder, repo
+    def __init__(self, folder: Path, repo: str = "org/model", kind: str = "models") -> None:
+        self.folder, self.repo, self.kind = folder, repo, kind
         self.commit = COMMIT
         """What the branch `main` points to."""
         self.token = ""
@@ -36,7 +42,14 @@ class Hub:
         """Files that are sent with another last byte than the Hub states."""
         self.requests: list[str] = []
         """Method, path and range of every request."""
+        self.added: list[str] = []
+        """Names that the list of files has besides; they have the content of no file."""
         self.url = ""
+
+    @property
+    def page(self) -> str:
+        """Path of the repository, below which its files are."""
+        return f"/{self.repo}" if self.kind == "models" else f"/{self.kind}/{self.repo}"
 
     def environment(self, home: Path) -> dict[str, str]:
         """The variables that send huggingface_hub here."""
@@ -63,31 +76,27 @@ class Handler(BaseHTTPRequestHandler):
             return self._error(hub.status, hub.code)
         if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
             return self._error(401, "GatedRepo")
-        if not path.removeprefix("/api/models").startswith(f"/{hub.repo}"):
-            return self._error(404, "RepoNotFound")
-        if path.startswith("/api/models/"):
+        if path.startswith(f"/api/{hub.kind}/{hub.repo}"):
             return self._about(path)
-        found = re.fullmatch(rf"/{hub.repo}/resolve/([^/]+)/(.+)", path)
+        if not path.startswith(hub.page):
+            return self._error(404, "RepoNotFound")
+        found = re.fullmatch(rf"{hub.page}/resolve/([^/]+)/(.+)", path)
         if found is None or not (hub.folder / found[2]).is_file():
             return self._error(404, "EntryNotFound")
         return self._file(hub.folder / found[2], body)
 
     def _about(self, path: str) -> None:
         hub = self.hub
-        _, _, rest = path.partition(f"/api/models/{hub.repo}")
+        _, _, rest = path.partition(f"/api/{hub.kind}/{hub.repo}")
         kind, _, revision = rest.strip("/").partition("/")
         if revision and revision.split("/")[0] not in ("main", hub.commit):
             return self._error(404, "RevisionNotFound")
         files = sorted(file for file in hub.folder.rglob("*") if file.is_file())
         names = [str(file.relative_to(hub.folder)) for file in files]
-        if kind == "tree":
-            return self._json(
-                [
-                    {"type": "file", "path": name, "size": file.stat().st_size, "oid": _etag(file)}
-                    for name, file in zip(names, files, strict=True)
-                ]
-            )
         siblings = [_stated(name, file) for name, file in zip(names, files, strict=True)]
+        siblings += [{"rfilename": name, "size": 1, "blobId": "0" * 40} for name in hub.added]
+        if kind == "tree":
+            return self._json([_of_tree(each) for each in siblings])
         return self._json({"id": hub.repo, "sha": hub.commit, "siblings": siblings})
 
     def _file(self, file: Path, body: bool) -> None:
@@ -101,6 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", f'"{_etag(file)}"')
+        self.send_header("X-Linked-Etag", f'"{_etag(file)}"')
         self.send_header("X-Repo-Commit", self.hub.commit)
         self.end_headers()
         if body and self.hub.cut and len(data) - start > self.hub.cut:
@@ -125,23 +135,33 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _stated(name: str, file: Path) -> dict[str, object]:
+def _stated(name: str, file: Path) -> dict[str, Any]:
     """What the Hub states of a file: git's hash, or the SHA-256 of one that Git LFS keeps."""
     data = file.read_bytes()
     git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     large = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
-    kept = {"lfs": large} if file.suffix == ".safetensors" else {}
+    kept = {"lfs": large} if file.suffix in LARGE else {}
     return {"rfilename": name, "size": len(data), "blobId": git, **kept}
 
 
+def _of_tree(stated: Mapping[str, Any]) -> dict[str, object]:
+    """The same as the list of a tree has it."""
+    made = {"type": "file", "path": stated["rfilename"], "size": stated["size"], "oid": stated["blobId"]}
+    if "lfs" not in stated:
+        return made
+    large = stated["lfs"]
+    return made | {"lfs": {"oid": large["sha256"], "size": large["size"], "pointerSize": large["pointerSize"]}}
+
+
 def _etag(file: Path) -> str:
-    return hashlib.sha1(file.read_bytes()).hexdigest()
+    stated = _stated(file.name, file)
+    return str(stated["lfs"]["sha256"] if "lfs" in stated else stated["blobId"])
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Hub]:
-    """A hub on a free port of the loopback interface that serves a folder."""
-    hub = Hub(folder)
+def serving(folder: Path, repo: str = "org/model", kind: str = "models") -> Iterator[Hub]:
+    """A hub on a free port of the loopback interface that serves a folder. kind: models or datasets."""
+    hub = Hub(folder, repo, kind)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -153,3 +173,10 @@ def serving(folder: Path) -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def redirect(monkeypatch: pytest.MonkeyPatch, hub: Hub, cache: Path) -> None:
+    """Sends huggingface_hub, as this process has imported it, to a hub, with another cache."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))

@@ -27,6 +27,12 @@ VALID_SPECS = (
     *("model: {base: 'pvc://models/qwen/7b'}", "model: {base: 'oci://registry.example:5000/team/model:1#models/m'}"),
     *("data: {uri: 'pvc://pool'}", "data: {uri: 'oci://registry.example/pool:1', format: gog-jsonl}"),
     *(
+        "data: {uri: 'hf://datasets/org/pool', format: plain}",
+        "data: {uri: 'hf://datasets/o/p@refs/pr/1/a/b', secretName: hf}",
+    ),
+    *("data: {uri: 'hf://datasets/o/p@feature%2Fx/a'}", "data: {uri: 'hf://datasets/o/p@v1.0'}"),
+    "model: {base: 'hf://org/m', secretName: hf}\n  data: {uri: 'hf://datasets/o/p', secretName: hf}",
+    *(
         "model: {base: 'hf://org/m'}\n  endpoints: {policy: {runtime: vllm, image: 'r.example/vllm:1'}}",
         "endpoints: {judge: {runtime: vllm, base: 'hf://org/judge', model: j, image: 'r.example/vllm:1'}}",
         "tools: {policyServer: {receiverPort: 8081}}",
@@ -67,6 +73,17 @@ INVALID_SPECS = (
     *("model: {base: 'hf://m'}", "model: {base: 'gs://b/m'}", "model: {base: tiny, secretName: hf}"),
     *("model: {base: 'pvc://models/../x'}", "model: {base: 'pvc://Models'}", "model: {base: 'oci://image'}"),
     *("data: {uri: 'pvc://pool/.x'}", "data: {uri: 'oci://r/i@sha256:1'}", "data: {uri: 'hf://org/pool'}"),
+    *(
+        "data: {uri: 'hf://datasets/pool'}",
+        "data: {uri: 'hf://datasets/o/p/'}",
+        "data: {uri: 'hf://datasets/o/p/../x'}",
+    ),
+    *(
+        "data: {uri: 'hf://datasets/o/p@'}",
+        "data: {uri: s3://d/p, secretName: hf}",
+        "data: {world: {}, secretName: hf}",
+    ),
+    "model: {base: 'hf://org/m', secretName: a}\n  data: {uri: 'hf://datasets/o/p', secretName: b}",
     *(
         "endpoints: {policy: {runtime: vllm}}",
         "model: {base: 'hf://org/m'}\n  endpoints: {policy: {runtime: vllm, backend: 'm:f'}}",

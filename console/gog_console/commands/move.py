@@ -96,7 +96,7 @@ def model(given: argparse.Namespace) -> dict[str, Any]:
     found = move.model(given.address, Path(given.folder), options, check=not given.any)
     if given.link:
         move.link(found.folder, given.link)
-    return found.document()
+    return found.document(Path(given.folder))
 
 
 def push(given: argparse.Namespace) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 A manifest may be valid on one machine only, because a pod has none of the machine's folders. Without `--cluster` that is
 a note; with it, an error. A base model, a dataset and demonstrations of this machine are checked as `gog run` checks them,
 and so are losses and the options of back ends.
-What is not installed or not here is never an error, because the manifest may be for elsewhere. A base model that is fetched is
-checked with `--remote` only, because everything else needs no network.
+What is not installed or not here is never an error, because the manifest may be for elsewhere. A base model that is fetched,
+and a dataset at hf://, are checked with `--remote` only, because everything else needs no network.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gog import hub
 from gog import spec as settings
 from gog.errors import UserError
 from gog.tracing import otlp
@@ -82,7 +83,7 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
     Args:
         thing: the object
         where: its spec, for messages
-        remote: whether to list the files of a base model that is elsewhere
+        remote: whether to list the files of a base model, and of a dataset at hf://, that are elsewhere
 
     Returns:
         A sentence for each input that was not checked, and for what its user should know.
@@ -91,7 +92,8 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
         UserError: one of them cannot be used.
     """
     model, data = getattr(thing.spec, "model", None), getattr(thing.spec, "data", None)
-    elsewhere = getattr(data, "path", None) is None and not (getattr(data, "uri", None) or "").startswith("file://")
+    uri = getattr(data, "uri", None) or ""
+    elsewhere = getattr(data, "path", None) is None and not uri.startswith(("file://", hub.PREFIX))
     if getattr(model, "base", "tiny") == "tiny" and elsewhere and not _names_demonstrations(thing):
         return []
     from gog import base_source, mounts  # with numpy, which a manifest of the embedded world does not need
@@ -118,6 +120,11 @@ def check_inputs(thing: Object, where: str, *, remote: bool) -> list[str]:
         else:
             field = "path" if data.path else "uri"
             notes.append(f"spec.data.{field}: there is no {pool} here, so the dataset is not checked")
+    elif isinstance(data, settings.DataSpec) and uri.startswith(hub.PREFIX):
+        if remote:
+            preflight.check_data(data, stages, f"{where}.data")
+        else:
+            notes.append(f"spec.data.uri: {uri} is checked with --remote, and by the stage that fetches it")
     sft = stages.get("sft")
     if isinstance(sft, settings.SFTSettings) and sft.demonstrations not in (None, preflight.SHIPPED_DEMONSTRATIONS):
         if Path(sft.demonstrations).exists():

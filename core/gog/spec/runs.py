@@ -97,7 +97,7 @@ class RunSpec(Spec):
     )
     model_cache: ModelCacheSpec | None = Field(
         None,
-        description="Where a base model at hf:// or s3:// and a dataset at s3:// are fetched once, on a cluster. Default: the "
+        description="Where a base model and a dataset at hf:// or s3:// are fetched once, on a cluster. Default: the "
         "installation's (the chart's modelCache.claimName); without one each pod fetches them.",
     )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="Seed of every stage.")

@@ -124,18 +124,25 @@ class DataSpec(Spec):
     )
     uri: str | None = Field(
         None,
-        pattern=r"^(file|s3|pvc|oci)://",
+        pattern=r"^(file|s3|hf|pvc|oci)://",
         max_length=1024,
         description="A dataset in a store: s3://bucket/prefix, as `gog move push` publishes it, or file:///folder. It is "
-        "read with the options of the run's store (endpointUrl, secretName and so on). On a cluster also a folder of a "
-        "volume: pvc://claim/folder, oci://registry/repository:tag[@digest][#folder].",
+        "read with the options of the run's store (endpointUrl, secretName and so on). Or a dataset of the Hugging Face "
+        "Hub: hf://datasets/org/name[@revision][/folder]; without a revision the default branch, and either is pinned to a "
+        "commit, which the first checkpoint records. On a cluster also a folder of a volume: pvc://claim/folder, "
+        "oci://registry/repository:tag[@digest][#folder].",
+    )
+    secret_name: KubeName | None = Field(
+        None,
+        description="Secret in the run's namespace with HF_TOKEN, for an hf:// dataset of a private or gated repository. "
+        "Default: none; on one machine HF_TOKEN of the environment.",
     )
 
     format: str | None = Field(
         None,
         max_length=256,
-        description="Format of the dataset at path or in a volume, as a name (`gog-jsonl`) or `module:factory` of an installed reader. "
-        "Default: recognised by content. Datasets in a store always have gog's own.",
+        description="Format of the dataset at path, at hf:// or in a volume, as a name (`gog-jsonl`) or `module:factory` of an "
+        "installed reader. Default: recognised by content. Datasets in a store always have gog's own.",
     )
 
     @model_validator(mode="after")
@@ -143,9 +150,9 @@ class DataSpec(Spec):
         given = [name for name in ("world", "path", "uri") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of world, path, uri (given: {', '.join(given) or 'none'})")
-        in_volume = self.uri is not None and self.uri.startswith(("pvc://", "oci://"))
-        if self.format is not None and self.path is None and not in_volume:
-            raise ValueError("format is of the dataset at path, or in a volume: leave it out")
+        as_published = self.uri is not None and self.uri.startswith(("hf://", "pvc://", "oci://"))
+        if self.format is not None and self.path is None and not as_published:
+            raise ValueError("format is of the dataset at path, at hf://, or in a volume: leave it out")
         return self
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from gog import catalog, hub, mounts
 from gog import spec as settings
 from gog.spec.objective import FATAL_FAILURES
-from gog_operator.api import agent_rules, cache_rules, demonstration_rules, evaluation_rules, pod_rules
+from gog_operator.api import agent_rules, cache_rules, data_rules, demonstration_rules, evaluation_rules, pod_rules
 from gog_operator.api.rule import FORBIDDEN, REQUIRED, Rule, has
 
 _SERVER = (
@@ -135,10 +135,6 @@ def _base_rule(given: str, of: Callable[[Any], str]) -> Rule:
     )
 
 
-def _is_volume(data: Any) -> bool:
-    return has(data, "uri") and data.uri.startswith(mounts.PREFIXES)
-
-
 RULES: dict[str, tuple[Rule, ...]] = {
     **pod_rules.RULES,
     "PolicyEndpointSpec": (*_SERVER, *_VLLM),
@@ -178,49 +174,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             check=lambda model: not has(model, "secret_name") or model.base.startswith("hf://"),
         ),
     ),
-    "DataSpec": (
-        Rule(
-            "[has(self.world), has(self.path), has(self.uri)].filter(given, given).size() == 1",
-            "give exactly one of world and uri: the embedded world with data: {world: {}}, or a dataset with "
-            "data: {uri: 's3://bucket/prefix'}",
-        ),
-        Rule(
-            "!has(self.path)",
-            "a pod has no folder of your machine: publish the dataset with gog move push FOLDER s3://bucket/prefix, and "
-            "write data: {uri: 's3://bucket/prefix'}",
-            ".path",
-            FORBIDDEN,
-            check=lambda data: not has(data, "path"),
-            cluster=True,
-        ),
-        Rule(
-            "!has(self.format) || (has(self.uri) && (self.uri.startsWith('pvc://') || self.uri.startsWith('oci://')))",
-            "a dataset in a store has gog's own format: convert it with gog move push FOLDER s3://bucket/prefix "
-            "--format FORMAT",
-            ".format",
-            FORBIDDEN,
-            check=lambda data: not has(data, "format") or _is_volume(data),
-            cluster=True,
-        ),
-        Rule(
-            "!has(self.uri) || self.uri.startsWith('s3://') || self.uri.startsWith('pvc://') || "
-            "self.uri.startsWith('oci://')",
-            "should start with s3://, pvc:// or oci://, because a pod has no folder of your machine: publish the dataset with "
-            "gog move push FOLDER s3://bucket/prefix",
-            ".uri",
-            check=lambda data: not has(data, "uri") or data.uri.startswith(("s3://", *mounts.PREFIXES)),
-            cluster=True,
-        ),
-        Rule(
-            f"!has(self.uri) || !(self.uri.startsWith('pvc://') || self.uri.startsWith('oci://')) || "
-            f"self.uri.matches('{mounts.PVC_FORM}') || self.uri.matches('{mounts.OCI_FORM}')",
-            "should be pvc://claim/folder, or oci://registry/repository:tag[@digest][#folder]",
-            ".uri",
-            check=lambda data: (
-                not _is_volume(data) or any(re.fullmatch(form, data.uri) for form in (mounts.PVC_FORM, mounts.OCI_FORM))
-            ),
-        ),
-    ),
+    "DataSpec": data_rules.RULES,
     "StoreSpec": (
         Rule(
             "self.uri.startsWith('s3://')",
@@ -231,9 +185,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "Curate": demonstration_rules.MADE,
-    "CurateSpec": demonstration_rules.MADE,
+    "CurateSpec": (*demonstration_rules.MADE, data_rules.ONE_TOKEN),
     "SFT": demonstration_rules.READ,
-    "SFTSpec": demonstration_rules.READ,
+    "SFTSpec": (*demonstration_rules.READ, data_rules.ONE_TOKEN),
     "CacheSpec": cache_rules.RULES,
     "EndpointSpec": _SERVER,
     "Stages": (
@@ -245,11 +199,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "Stratify": (*_LEVEL1, _TOKENS, _REPEATABLE),
-    "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE),
+    "StratifySpec": (*_LEVEL1, _TOKENS, _REPEATABLE, data_rules.ONE_TOKEN),
     "GRPO": _GRPO,
-    "GRPOSpec": _GRPO,
+    "GRPOSpec": (*_GRPO, data_rules.ONE_TOKEN),
     "Evaluate": (_TOKENS, *evaluation_rules.RULES, _REPEATABLE),
-    "EvaluateSpec": (_TOKENS, *evaluation_rules.RULES, _REPEATABLE),
+    "EvaluateSpec": (_TOKENS, *evaluation_rules.RULES, _REPEATABLE, data_rules.ONE_TOKEN),
     "TolerationSpec": (
         Rule(
             "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
@@ -299,6 +253,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
             cluster=True,
         ),
         *agent_rules.RUN,
+        data_rules.ONE_TOKEN,
         Rule(
             "has(self.store)",
             "missing: on a cluster checkpoints are kept in S3, e.g. store: {uri: 's3://bucket/prefix', secretName: gog-s3}",
@@ -355,12 +310,17 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         _base_rule("(has(self.base) ? self.base : '')", lambda server: server.base),
         Rule(
-            "has(self.store) || ((!has(self.data) || !has(self.data.uri)) && (!has(self.version) || self.version == ''))",
+            "has(self.store) || ((!has(self.data) || !has(self.data.uri) || self.data.uri.startsWith('hf://')) && "
+            "(!has(self.version) || self.version == ''))",
             "data.uri and version are read from a store: name it, e.g. store: {uri: 's3://bucket/prefix'}",
             ".store",
             REQUIRED,
             check=lambda server: (
-                has(server, "store") or (not (has(server, "data") and has(server.data, "uri")) and server.version == "")
+                has(server, "store")
+                or (
+                    not (has(server, "data") and has(server.data, "uri") and not data_rules.is_of_hub(server.data))
+                    and server.version == ""
+                )
             ),
         ),
         *agent_rules.SERVER,

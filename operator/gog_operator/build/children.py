@@ -206,7 +206,8 @@ def backends(run: GoGRun) -> dict[str, str]:
     made = {}
     for server in tools(run):
         given = getattr(run.spec.endpoints, server.field)
-        about = {"options": given.options, "data": run.spec.data.as_given() if server.reads_data else {}}
+        data = {name: each for name, each in run.spec.data.as_given().items() if name != "secretName"}
+        about = {"options": given.options, "data": data if server.reads_data else {}}
         digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=6).hexdigest()
         if given.url is None:
             made[server.name] = f"{given.backend}#{digest}"

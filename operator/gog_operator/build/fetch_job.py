@@ -60,8 +60,8 @@ def job(name: str, run: GoGRun, platform: Platform) -> tuple[Document, Document]
     body["spec"] |= {"activeDeadlineSeconds": DEADLINE_SECONDS, "backoffLimit": BACKOFF_LIMIT}
     pod = body["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    secrets = {each for each in (run.spec.model.secret_name, children.judge(run).base_secret_name) if each}
-    tokens = [source for secret in sorted(secrets) for source in pods.hub_token(secret)]
+    named = (run.spec.model.secret_name, run.spec.data.secret_name, children.judge(run).base_secret_name)
+    tokens = [source for secret in sorted({each for each in named if each}) for source in pods.hub_token(secret)]
     store_jobs.serve_progress(body, platform)
     container["envFrom"] = [*container.get("envFrom", ()), *tokens]
     container["volumeMounts"].append({"name": "cache", "mountPath": CACHE})

@@ -207,6 +207,8 @@ def _pod(tool_server: ToolServer, platform: Platform, data: settings.DataSpec | 
         files, places = pods.configuration(version_name(tool_server))
         volumes, mounts = [*volumes, *files], [*mounts, *places]
     keys: list[Document] = []
+    named: list[tuple[str | None, str | None]] = [(spec.base, spec.base_secret_name)]
+    named += [(data.uri, data.secret_name)] if data is not None and spec.role in servers.READERS else []
     if spec.role == "agent":
         files, places = _agent_files(tool_server)
         volumes, mounts = [*volumes, *files], [*mounts, *places]
@@ -222,7 +224,7 @@ def _pod(tool_server: ToolServer, platform: Platform, data: settings.DataSpec | 
         env={"OMP_NUM_THREADS": str(threads), METRICS_PORT: str(platform.progress_port)}
         | pods.store_environment(store, reads_only=True)
         | mounted.environment,
-        env_from=[*secret, *pods.hub_token(spec.base_secret_name)],
+        env_from=[*secret, *pods.hub_token(sources.token(named, spec.sources))],
         secret_env=keys,
         ports={"http": PORT, "metrics": platform.progress_port},
         resources=resources,

@@ -223,7 +223,7 @@ def keys(secrets: Mapping[str, str], started: Collection[str] = ()) -> list[Docu
 
 
 def hub_token(secret: str | None) -> list[Document]:
-    """envFrom with HF_TOKEN, with which a base model of the Hugging Face Hub is fetched. secret: name of the Secret."""
+    """envFrom with HF_TOKEN, with which what is at the Hugging Face Hub is fetched. secret: name of the Secret."""
     return [{"secretRef": {"name": secret}}] if secret else []
 
 

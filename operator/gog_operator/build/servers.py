@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from gog import catalog
+from gog import catalog, hub
 from gog import spec as settings
 from gog_operator.api.objects import ToolServer
 
@@ -59,4 +59,5 @@ def reads_store(tool_server: ToolServer, data: settings.DataSpec | None) -> bool
         return True
     if any(isinstance(each, str) and each.startswith("s3://") for each in tool_server.spec.options.values()):
         return True
-    return tool_server.spec.role in READERS and data is not None and data.uri is not None
+    in_store = data is not None and data.uri is not None and not data.uri.startswith(hub.PREFIX)
+    return tool_server.spec.role in READERS and in_store

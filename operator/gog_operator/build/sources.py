@@ -95,6 +95,16 @@ def of(addresses: Iterable[Source], fetched: Mapping[str, str]) -> Mounted:
     return made
 
 
+def token(named: Iterable[tuple[str | None, str | None]], fetched: Mapping[str, str]) -> str | None:
+    """The Secret with the token of the Hub that a pod needs; None for one that fetches nothing with a token.
+
+    Args:
+        named: address and Secret of each source
+        fetched: as `of` has it
+    """
+    return next((secret for address, secret in named if secret and address not in fetched), None)
+
+
 def _volume(name: str, volume: mounts.Claim | mounts.Image, *, is_written: bool) -> Document:
     if isinstance(volume, mounts.Claim):
         return {"name": name, "persistentVolumeClaim": {"claimName": volume.name, "readOnly": not is_written}}

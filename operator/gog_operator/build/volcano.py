@@ -103,6 +103,8 @@ def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Docum
     workers = stage.spec.workers
     shm = workers.shared_memory or (SHARED_MEMORY if workers.gpus else None)
     mounted = sources.of(sources.of_stage(stage), stage.spec.sources)
+    model, data = stage.spec.model, stage.spec.data
+    token = sources.token([(model.base, model.secret_name), (data.uri, data.secret_name)], stage.spec.sources)
     parts = [
         pods.configuration(stage.job_name),
         pods.shared_memory(shm),
@@ -117,7 +119,7 @@ def _task(task: Document, stage: Stage, image: str, platform: Platform) -> Docum
         env={each["name"]: each["value"] for each in compiled["env"]}
         | {"TORCHX_INTERNAL_SESSION_ID": SESSION}
         | mounted.environment,
-        env_from=pods.hub_token(stage.spec.model.secret_name),
+        env_from=pods.hub_token(token),
         secret_env=pods.keys(stage.spec.endpoint_secrets, stage.spec.backends),
         ports={"metrics": platform.progress_port},
         resources=pods.resources(workers),

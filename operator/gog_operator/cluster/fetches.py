@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gog import mounts
 from gog_operator.api import names
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import GoGRun, Progress
@@ -15,8 +16,8 @@ from gog_operator.cluster.store_jobs import StoreJobs
 from gog_operator.plan.actions import Blocked, SourcesView
 
 GB = 1e9
-FOLDER = re.compile(r"[a-z]+-[0-9a-f]+")
-"""Names of folders, as the job makes them."""
+FOLDER = re.compile(rf"[a-z]+-[0-9a-f]+(/{mounts.SEGMENT})*")
+"""Names of folders, as the job makes them; with the folder that the address of a dataset names."""
 
 
 def job_name(run: GoGRun) -> str:

@@ -128,7 +128,7 @@ def _failure(run: GoGRun, facts: Facts) -> tuple[Reason, str] | None:
         return Reason.CANCELLED, "cancelled"
     if data_failure := data.failure(facts.data):
         return Reason.DATA_FAILED, data_failure
-    if source_failure := sources.failure(facts.sources):
+    if source_failure := sources.failure(run, facts.sources):
         return Reason.FETCH_FAILED, source_failure
     if run.spec.stages.skip and facts.store_state.state == "failed":
         return Reason.STORE_FAILED, f"the store cannot be checked: {facts.store_state.message}"

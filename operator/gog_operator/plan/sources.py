@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from gog import hub
 from gog_operator.api.meta import Reason
 from gog_operator.api.objects import GoGRun, RunStatus
 from gog_operator.plan import changes, preparation
@@ -22,9 +23,13 @@ def ready(run: GoGRun, view: SourcesView) -> bool:
     return view.state == "skipped" or run.holds("ModelFetched")
 
 
-def failure(view: SourcesView) -> str:
-    """Why the sources cannot be fetched; empty if they can, or may be later."""
-    return f"spec.model: {view.message}" if view.state == "failed" else ""
+def failure(run: GoGRun, view: SourcesView) -> str:
+    """Why the sources cannot be fetched, with the field; empty if they can, or may be later."""
+    if view.state != "failed":
+        return ""
+    uri = run.spec.data.uri
+    is_data = view.message.startswith(hub.DATASETS) or (uri is not None and view.message.startswith(uri))
+    return f"spec.{'data.uri' if is_data else 'model'}: {view.message}"
 
 
 def plan(run: GoGRun, view: SourcesView, now: datetime) -> Decision[RunStatus]:

@@ -60,7 +60,7 @@ class Fetch(Spec):
     root: str = Field(description="Folder below which each source gets a folder.")
     base: str | None = Field(None, description="Base model, at hf:// or s3://. Default: none.")
     judge: str | None = Field(None, description="Model of the judge, of any type. Default: none.")
-    data: str | None = Field(None, description="Dataset in a store, at s3://. Default: none.")
+    data: str | None = Field(None, description="Dataset at hf://, or in a store at s3://. Default: none.")
 
 
 class Erase(Spec):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gog import base_model, dataset_zip, folders, hub, mounts, store
+from gog import base_model, dataset_source, dataset_zip, folders, hub, mounts, store
 from gog.errors import UserError, unwritable
 from gog.metrics import serving
 from gog.spec import StoreSpec
@@ -31,15 +31,15 @@ class Fetched:
     """A source in a folder of its own."""
 
     folder: Path
-    """The folder."""
+    """The folder; of a dataset of the Hub the one that its address names."""
     resolved: str
     """Its address, with a commit or a checkpoint where it has one."""
     size: int
     """Bytes of its files."""
 
-    def document(self) -> dict[str, Any]:
-        """For the result of a job."""
-        return {"folder": self.folder.name, "resolved": self.resolved, "bytes": self.size}
+    def document(self, root: Path) -> dict[str, Any]:
+        """For the result of a job. root: folder of all sources."""
+        return {"folder": str(self.folder.relative_to(root)), "resolved": self.resolved, "bytes": self.size}
 
 
 def fetch(config: Fetch, environment: MutableMapping[str, str]) -> dict[str, Any]:
@@ -61,11 +61,11 @@ def fetch(config: Fetch, environment: MutableMapping[str, str]) -> dict[str, Any
     try:
         made = {}
         if config.base is not None:
-            made["base"] = model(config.base, root, options).document()
+            made["base"] = model(config.base, root, options).document(root)
         if config.judge is not None:
-            made["judge"] = model(config.judge, root, options, check=False).document()
+            made["judge"] = model(config.judge, root, options, check=False).document(root)
         if config.data is not None:
-            made["data"] = data(config.data, root, options).document()
+            made["data"] = data(config.data, root, options).document(root)
         return made
     finally:
         if page is not None:
@@ -109,7 +109,17 @@ def model(address: str, root: Path, options: StoreSpec, *, check: bool = True) -
 
 
 def data(uri: str, root: Path, options: StoreSpec) -> Fetched:
-    """The dataset that a store holds, unpacked below a folder that several runs share. Raises as `model`."""
+    """A dataset of the Hub, or the one that a store holds, unpacked, below a folder that several runs share. Raises as
+    `model`."""
+    if (address := hub.parse_dataset(uri)) is not None:
+        pinned = hub.resolve(address)
+
+        def download(place: Path) -> dict[str, str]:
+            hashes = hub.download(pinned, place)
+            dataset_source.require_folder(place, pinned)
+            return hashes
+
+        return _once(root, "data", str(pinned), download, check=False, part=pinned.path)
     opened = store.open_store(options.model_copy(update={"uri": uri}))
     newest = opened.latest(dataset_zip.KEY)
     if newest is None:
@@ -128,23 +138,34 @@ def _from_store(options: StoreSpec, uri: str, place: Path) -> dict[str, str]:
     return {str(path.relative_to(place)): _sha256(path) for path in sorted(place.rglob("*")) if path.is_file()}
 
 
-def _once(root: Path, kind: str, resolved: str, make: Callable[[Path], dict[str, str]], *, check: bool) -> Fetched:
-    """The folder of a source; made if it is not there. make: fills or completes a folder, and returns hashes."""
+def _once(
+    root: Path, kind: str, resolved: str, make: Callable[[Path], dict[str, str]], *, check: bool, part: str = ""
+) -> Fetched:
+    """The folder of a source; made if it is not there.
+
+    Args:
+        root: folder of all sources
+        kind: of the source, with which the name begins
+        resolved: its address, with a commit or a checkpoint where it has one
+        make: fills or completes a folder, and returns hashes
+        check: whether it must be a base model that stages can train
+        part: folder in the made one that its readers mount
+    """
     target = root / f"{kind}-{hashlib.sha256(resolved.encode()).hexdigest()[:16]}"
     partial = root / f".{target.name}.part"
     with folders.locked(target):
-        if not (target / mounts.RECORD).is_file():
+        if not (target / part / mounts.RECORD).is_file():
             hashes = make(partial)
             shutil.rmtree(partial / ".cache", ignore_errors=True)  # huggingface_hub's notes on what it fetched
             if check:
                 _check(partial, resolved)
             record = {"resolved": resolved, "sha256": hashes}
             try:
-                (partial / mounts.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                (partial / part / mounts.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
                 partial.rename(target)
             except OSError as error:
                 raise unwritable(error, target) from error
-    return Fetched(target, resolved, folder_size(target))
+    return Fetched(target / part, resolved, folder_size(target / part))
 
 
 def _check(partial: Path, resolved: str) -> None:

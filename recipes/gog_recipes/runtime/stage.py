@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gog import (
+    catalog,
     dataset,
-    dataset_zip,
+    dataset_source,
     exclusion,
     folders,
     journal,
@@ -28,14 +29,13 @@ from gog import (
     trajectory_zip,
 )
 from gog.errors import UserError
-from gog.spec import NEEDS, DataSpec, ModelSpec, StageConfig, StoreSpec
+from gog.spec import NEEDS, ModelSpec, StageConfig
 from gog.store import writers
 from gog.tracing import stages as traces
 from gog_recipes.rollout import journals
-from gog_recipes.runtime import base, interruption, monitor, relay, resumption, termination
+from gog_recipes.runtime import base, data, interruption, monitor, relay, resumption, termination
 from gog_recipes.runtime.metric_log import MetricLog
 from gog_recipes.runtime.ranks import SINGLE, Ranks
-from gog_recipes.world import generate
 
 QUANTIZATION = "base_quantization"
 """Setting that decides what the base model computes."""
@@ -65,6 +65,7 @@ class Stage:
         if ranks.is_main:
             writers.register(self.store, os.environ, config.run)
         self.dataset = ""
+        self._data_record: dict[str, str] | None = None
         newest = self._newest = self._newest_of_ours()
         self.checkpoint = _checkpoint_of(newest) if newest else None
         self._reported = (newest.step, int(newest.meta.get("total", newest.step))) if newest else (0, 0)
@@ -118,6 +119,11 @@ class Stage:
         kinds = [kind for kind in {*self.config.inputs, *NEEDS[self.config.kind]} if self.has_input(kind)]
         return [*([own] if own else []), *(self.input(kind) for kind in sorted(kinds))]
 
+    def _of_same_data(self) -> Iterator[store.Manifest]:
+        """The same, then the newest of every stage: all stages of a run read one dataset."""
+        yield from self._earlier()
+        yield from (found for kind in catalog.STAGE_NAMES if (found := self.store.latest(kind)) is not None)
+
     def input(self, kind: str) -> store.Manifest:
         """The checkpoint of an earlier stage that this one starts from. Raises UserError if there is none."""
         return self.store.resolve(self.config.inputs.get(kind, kind))
@@ -169,7 +175,14 @@ class Stage:
 
     def questions_of(self, *splits: str) -> tuple[Path, list[list[dataset.Question]]]:
         """The dataset's folder, and its questions of each split. Raises UserError for a dataset that cannot be used."""
-        folder = data_folder(self.config.data, self.config.store, self.common)
+        found = data.locate(
+            self.config.data,
+            options=self.config.store,
+            common=self.common,
+            ranks=self.ranks,
+            earlier=self._of_same_data(),
+        )
+        folder, self._data_record = found.folder, found.record
         questions = [dataset.read_questions(folder, split) for split in splits]
         digest = " ".join(dataset.digest(folder, split, each) for split, each in zip(splits, questions, strict=True))
         self.require_dataset(f"dataset ({', '.join(splits)})", digest)
@@ -318,6 +331,8 @@ class Stage:
         everything = {**meta, "complete": complete, "settings": self.settings()}
         if self.dataset:
             everything["dataset"] = self.dataset
+        if self._data_record is not None:
+            everything[dataset_source.RECORD] = self._data_record
         manifest = self.store.commit(self.key, step, blobs, meta=everything, parents=refs)
         self.checkpoint = _checkpoint_of(manifest)
         journal.prune(self.store, self.key, None if complete else step)
@@ -335,27 +350,3 @@ class Stage:
 def _checkpoint_of(manifest: store.Manifest) -> dict[str, Any]:
     """A checkpoint in the progress document. One without `complete` in its meta is not known to be the last."""
     return {"ref": manifest.ref, "complete": bool(manifest.meta.get("complete"))}
-
-
-def data_folder(data: DataSpec, options: StoreSpec, workdir: Path) -> Path:
-    """The dataset as a folder in gog's own form; made, fetched or converted below `workdir` if need be.
-
-    Args:
-        data: where the dataset is.
-        options: of the run's store, which hold for `data.uri` too.
-        workdir: shared by the machine's ranks.
-
-    Raises:
-        UserError: there is no such dataset, or it cannot be read.
-    """
-    folder = workdir / "data"
-    if data.world is not None:
-        with folders.locked(folder):
-            generate.write(folder, data.world)
-        return folder
-    source = dataset_zip.fetch_dataset(data.uri, options, folder) if data.uri else Path(str(data.path))
-    if not source.exists():
-        raise UserError(
-            "no such file or folder", where=f"data.path: {source}", remedy="name a dataset, or use data.world"
-        )
-    return dataset.as_folder(source, data.format, workdir / "converted")

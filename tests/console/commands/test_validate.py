@@ -59,6 +59,24 @@ def test_a_base_model_elsewhere_is_checked_only_when_asked(validate, tmp_path, m
         assert validate({**spec, "model": {"base": "hf://org/model"}}, "--remote")[0] == 0
 
 
+def test_a_dataset_of_the_hub_is_listed_only_when_asked(validate, tmp_path, monkeypatch):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "train.jsonl").write_text("{}")
+    spec = {"model": {"base": "tiny"}, "data": {"uri": "hf://datasets/org/pool@v9"}}
+    code, output = validate(spec)
+    assert code == 0 and "note: spec.data.uri: hf://datasets/org/pool@v9 is checked with --remote, and by the" in output
+    with hub_server.serving(tmp_path / "source", "org/pool", "datasets") as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        code, output = validate(spec, "--remote")
+        assert code == 2 and output.startswith("gog: hf://datasets/org/pool@v9: there is no revision 'v9'")
+        assert validate({**spec, "data": {"uri": "hf://datasets/org/pool"}}, "--remote")[0] == 0
+        code, output = validate({**spec, "data": {"uri": "hf://datasets/org/pool/more"}}, "--remote")
+        assert code == 2 and "hf://datasets/org/pool/more: there is no file of a dataset in more" in output
+        served.status = 503
+        code, output = validate({**spec, "data": {"uri": "hf://datasets/org/pool"}}, "--remote")
+        assert code == 2 and "spec.data.uri: Hugging Face Hub: " in output and output.endswith("and try again)\n")
+
+
 def test_images_of_a_dataset_on_this_machine_are_checked_by_the_limits_of_the_model(validate, tmp_path):
     base_folders.write(tmp_path / "base")
     (tmp_path / "pool").mkdir()

@@ -1,7 +1,7 @@
 """What a server is given by name at start (a dataset, a base model, a store), as a folder on this machine.
 
-A pod has no disk of its own, so names may be s3:// addresses. They are read with the options of `--store` into the
-server's scratch folder, which is removed when the server ends.
+A pod has no disk of its own, so names may be s3:// addresses, which are read with the options of `--store` into the
+server's scratch folder, removed when the server ends; or hf:// addresses, which are kept in huggingface_hub's cache.
 """
 
 from __future__ import annotations
@@ -39,13 +39,18 @@ def resources(args: argparse.Namespace) -> dict[str, Callable[[], Any]]:
 
 
 def dataset(uri: str, args: argparse.Namespace) -> Path:
-    """The folder of a dataset: one on this machine, or fetched from a store. Raises UserError."""
+    """The folder of a dataset: one on this machine, or fetched from a store or the Hub.
+
+    Raises:
+        UserError: there is none, or it cannot be fetched.
+        ServiceDown, Unavailable: the Hub, the store is down.
+    """
     if "://" not in uri:
         return Path(uri)
-    from gog import dataset_zip  # imports the client of the store, which takes time and a folder does not need
+    from gog import dataset_source  # imports the client of the store, which takes time and a folder does not need
 
     options = store_spec(args.store) if args.store is not None else None
-    return dataset_zip.fetch_dataset(uri, options, args.scratch / "data")
+    return dataset_source.fetch(uri, options=options, target=args.scratch / "data").path
 
 
 def base_model(name: str, args: argparse.Namespace) -> base_source.Located:

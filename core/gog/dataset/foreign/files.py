@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from gog import mounts
 from gog.dataset.foreign import tables
 
 DEEP = 3
@@ -17,7 +18,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
 MARKS = ("dataset_info.json", "dataset_dict.json", "state.json", "metadata.jsonl")
 """Files that `datasets` writes or reads beside the rows."""
-_BESIDE = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "index.json")
+_BESIDE = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "index.json", mounts.RECORD)
 """Files that describe a dataset and hold none of its rows."""
 
 
