@@ -134,7 +134,7 @@ def _to_start(commands: Commands) -> None:
 
 def _import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="KIND", help="format, module:factory, or auto: recognised by content")
-    parser.add_argument("source", metavar="SRC", help="file or folder of the dataset")
+    parser.add_argument("source", metavar="SRC", help="file, folder or hf://datasets/org/name[@revision][/folder]")
     parser.add_argument("target", metavar="DST", help="new folder")
     parser.add_argument("--images", metavar="FOLDER", help="folder of the image files that rows name")
     parser.add_argument(

@@ -1,5 +1,7 @@
 """`gog import KIND SRC DST`: a dataset of another project as a folder in gog's own form.
 
+SRC is a file or folder, or a dataset of the Hugging Face Hub, which is fetched into huggingface_hub's cache first.
+
 Progress goes to stderr every two seconds, so that the summary on stdout can be kept.
 """
 
@@ -11,9 +13,10 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from gog import wording
+from gog import hub, mounts, wording
 from gog.dataset import formats, importing
-from gog.errors import UserError
+from gog.errors import ServiceDown, UserError
+from gog_console import cli
 
 DETECT = "auto"
 """Kind that stands for the only format that recognises the content."""
@@ -23,13 +26,19 @@ EVERY = 2.0
 
 def main(given: argparse.Namespace) -> int:
     """Imports a dataset. Returns the exit code."""
-    source = Path(given.source)
-    if not source.exists():
-        raise UserError("there is no such file or folder", where=str(source))
+    target = Path(given.target)
+    importing.require_new(target)  # before gigabytes are fetched
+    try:
+        source, origin, sha256 = _source(given.source)
+    except ServiceDown as error:
+        print(f"gog: {error} (the same command continues)", file=sys.stderr)
+        return cli.FAILED
     request = importing.Request(
         kind=formats.recognise(source) if given.kind == DETECT else given.kind,
         source=source,
-        target=Path(given.target),
+        target=target,
+        origin=origin,
+        sha256=sha256,
         images=Path(given.images) if given.images else None,
         splits=_splits(given.split),
         only=_pairs(given.only),
@@ -38,6 +47,23 @@ def main(given: argparse.Namespace) -> int:
     progress = importing.run(request, reporter(time.monotonic))
     print_summary(progress, request)
     return 0
+
+
+def _source(given: str) -> tuple[Path, str, dict[str, str]]:
+    """The file or folder to import; of one that is fetched also its address with the commit, and the hashes of its files.
+
+    Raises:
+        UserError: there is no such file, folder or dataset, or it cannot be fetched.
+        ServiceDown: the Hub does not answer.
+    """
+    if (address := hub.parse_dataset(given)) is None:
+        if not Path(given).exists():
+            raise UserError("there is no such file or folder", where=given)
+        return Path(given), "", {}
+    address = hub.resolve(address)
+    print(f"fetching {address}", file=sys.stderr)
+    folder, sha256 = hub.fetch_dataset(address)
+    return folder / address.path, str(address), sha256
 
 
 def _splits(given: list[str]) -> dict[str, str]:
@@ -85,6 +111,8 @@ def print_summary(progress: importing.Progress, request: importing.Request) -> N
     if progress.faults:
         beside = request.target.with_name(f"{request.target.name}.{importing.FAULTS}")
         print(f"left out: {progress.faults:,} faulty rows, listed in {beside}")
+    if request.origin:
+        print(f"source: {request.origin}, recorded in {request.target / mounts.RECORD}")
     if (note := _missing(progress.taken)) is not None:
         print(f"note: {note}")
     print(f"format: {request.kind}. Next: gog validate {request.target}")

@@ -10,7 +10,8 @@ row, and it names every row that it could not take.
       missing.txt       images that rows name and that are not there, one path or URL a line
     DST/                appears whole when all is read
 
-Images are copied under the hash of their content. Their headers are read; `gog validate` decodes them.
+Images are copied under the hash of their content. Their headers are read; `gog validate` decodes them. A dataset that was
+fetched for the import has its address, with the commit, and the hashes of its files in `gog-source.json`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gog import finite_json, folders, image_limits, images, wording
+from gog import finite_json, folders, image_limits, images, mounts, wording
 from gog.dataset import convert, formats
 from gog.dataset.foreign import embedded, tables
 from gog.dataset.formats import LeftOut, Row
@@ -57,6 +58,10 @@ class Request:
     """Values that marks of a row must have, as {"language": "EN"}."""
     leave_out: bool = False
     """Whether rows that cannot be taken are left out instead of refused. A file that cannot be read is always refused."""
+    origin: str = ""
+    """Address that the source was fetched from, with its commit; empty for one of this machine."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """Hash of each file that was fetched from there."""
 
 
 @dataclass
@@ -100,8 +105,7 @@ def run(request: Request, report: Callable[[Progress], None] = lambda progress: 
         UserError: the target exists, the source cannot be read, holds no rows or faulty ones, or the disk is full.
     """
     reader = formats.load(request.kind, request.images)
-    if request.target.exists():
-        raise UserError("exists already", where=str(request.target), remedy="name a new folder")
+    require_new(request.target)
     splits = _splits(reader, request)
     partial = request.target.with_name(f"{request.target.name}.partial")
     with folders.locked(partial):
@@ -112,6 +116,12 @@ def run(request: Request, report: Callable[[Progress], None] = lambda progress: 
             return _finished(work, request)
         except OSError as error:
             raise unwritable(error, partial) from error
+
+
+def require_new(target: Path) -> None:
+    """Raises UserError where the folder of an import exists already."""
+    if target.exists():
+        raise UserError("exists already", where=str(target), remedy="name a new folder")
 
 
 def _splits(reader: formats.Reader, request: Request) -> dict[str, str]:
@@ -133,7 +143,8 @@ def _fingerprint(request: Request) -> dict[str, Any]:
     root = request.source
     files = [root] if root.is_file() else sorted(each for each in root.rglob("*") if _is_table(each))
     sizes = {str(each): [each.stat().st_size, each.stat().st_mtime_ns] for each in files}
-    return {"kind": request.kind, "files": sizes, "splits": dict(request.splits), "only": dict(request.only)}
+    made = {"kind": request.kind, "files": sizes, "splits": dict(request.splits), "only": dict(request.only)}
+    return made | ({"origin": request.origin} if request.origin else {})
 
 
 def _is_table(path: Path) -> bool:
@@ -276,6 +287,9 @@ def _finished(work: _Work, request: Request) -> Progress:
     for name, count in progress.taken.items():
         if not count:
             (folder / f"{name}.jsonl").unlink()
+    if request.origin:
+        record = {"resolved": request.origin, "sha256": dict(request.sha256)}
+        (folder / mounts.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for name in (FAULTS, MISSING):  # beside the dataset, of which `<split>.jsonl` are splits
         if (folder / name).exists():
             shutil.move(folder / name, request.target.with_name(f"{request.target.name}.{name}"))
