@@ -59,6 +59,18 @@ def test_an_import_continues_when_the_file_was_fetched_again(shards):
     assert importing.run(request(shards, "mmsearch-r1")).taken == {"train": 2}
 
 
+def test_shards_that_are_absent_are_refused_by_name_and_may_be_left_out(tmp_path):
+    for number in (1, 3):
+        write_parquet(tmp_path / "fvqa" / f"train-{number:05}-of-00004.parquet", [fvqa_row(number)])
+    with pytest.raises(
+        UserError, match=r"train-00000-of-00004.parquet: is missing[\s\S]*train-00002-of-00004.parquet: is"
+    ):
+        importing.run(request(tmp_path / "fvqa", "mmsearch-r1"))
+    assert importing.run(request(tmp_path / "fvqa", "mmsearch-r1", leave_out=True)).taken == {"train": 2}
+    alone = request(tmp_path / "fvqa" / "train-00001-of-00004.parquet", "mmsearch-r1", target=tmp_path / "one")
+    assert importing.run(alone).taken == {"train": 1}, "a file that is named by itself"
+
+
 def test_a_folder_with_one_file_that_is_cut_off_is_refused_with_the_cause(tmp_path):
     cut(write_parquet(tmp_path / "fvqa" / "test.parquet", [fvqa_row(1)]))
     with pytest.raises(UserError, match=CUT_OFF):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gog import mounts
@@ -14,7 +14,7 @@ DEEP = 3
 MOST = 10_000
 """Files that are looked at, at most."""
 _KNOWN = re.compile(r"(?:^|[^a-z])(train|test|validation|valid|val|dev)(?:[^a-z]|$)")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 _NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
 MARKS = ("dataset_info.json", "dataset_dict.json", "state.json", "metadata.jsonl")
 """Files that `datasets` writes or reads beside the rows."""
@@ -66,6 +66,21 @@ def by_split(
         if path.is_file() or has(file) or is_like or tables.unreadable(file) is not None:
             found.setdefault(split_of(file), []).append(file)
     return found
+
+
+def absent(shards: Sequence[Path]) -> list[Path]:
+    """Shards that the names of others promise, as train-00001-of-00002.parquet promises two, and that are not there.
+
+    Args:
+        shards: the files of a split, some of which may be no shards.
+    """
+    found: list[Path] = []
+    for file in shards:
+        if (shard := _SHARD.search(file.stem)) is not None:
+            stem, width = file.stem[: shard.start()], len(shard[2])
+            every = (f"{stem}-{number:0{width}}-of-{shard[2]}{file.suffix}" for number in range(int(shard[2])))
+            found += [missing for name in every if not (missing := file.with_name(name)).exists()]
+    return list(dict.fromkeys(found))
 
 
 def _below(folder: Path, levels: int) -> list[Path]:

@@ -113,8 +113,11 @@ class TableReader:
         return tuple(sorted(self._files(path)))
 
     def rows(self, path: Path, split: str) -> Iterator[Row | LeftOut | UserError]:
-        """Every row of a split, file by file."""
-        for file in self._files(path).get(split, []):
+        """Every row of a split, file by file; an error for a shard that is absent from a folder."""
+        own = self._files(path).get(split, [])
+        if path.is_dir():
+            yield from map(_absent, files.absent(own))
+        for file in own:
             if path.is_dir() and not self._is_ours(file):
                 yield tables.unreadable(file) or _of_another_shape(file)
                 continue
@@ -140,6 +143,10 @@ class TableReader:
         except ValidationError as error:
             field, cause = validation.first_problem(error)
             yield UserError(f"{field or 'row'}: {cause}", where=source.where, remedy="correct or remove the row")
+
+
+def _absent(shard: Path) -> UserError:
+    return UserError("is missing, and other shards of it are there", where=str(shard), remedy="fetch it")
 
 
 def _of_another_shape(file: Path) -> UnreadableFile:
