@@ -5,6 +5,7 @@ One server plays all of them, each under its path. `Vendors.fail` replaces the n
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import threading
@@ -118,7 +119,8 @@ class Vendors:
             handler.send_header(name, value)
         handler.send_header("content-length", str(len(data)))
         handler.end_headers()
-        handler.wfile.write(data)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that stops at its limit of bytes
+            handler.wfile.write(data)
 
     def address(self, number: int) -> str:
         """Of a page."""
