@@ -62,8 +62,9 @@ def test_several_optimizer_steps_equal_those_of_a_single_process(updates):
         pytest.skip("a ratio is clipped or not by less than the rounding of bfloat16")
     two, alone = two["several"], alone["several"]
     assert two["updates"] == alone["updates"] == 2 and 0 < alone["figures"]["clip_frac"] < 0.5
+    tolerance = max(tolerance, 1e-5)  # the second step starts from the rounding of the first
     assert learning.difference(two["gradients"], alone["gradients"]) < tolerance
-    assert two["figures"] == pytest.approx(alone["figures"], rel=max(tolerance, 1e-5))
+    assert two["figures"] == pytest.approx(alone["figures"], rel=tolerance)
 
 
 def test_a_whole_weight_is_divided_again_as_its_parameter_is(updates):

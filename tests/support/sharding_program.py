@@ -62,7 +62,8 @@ def update(group: Ranks, base: str, dtype: str, budget: int, saving: str, quanti
     if group.size == 1:
         rollout = StepRollout([items], [items], exclusion.count([items]), 0)
     stats = learner.update(rollout, step=1)
-    several = update_in_two(group, policy, processor, vision, cfg)
+    rate = 0.01 if base == "tiny" else 1.0  # random weights of a real structure have small gradients
+    several = update_in_two(group, policy, processor, vision, cfg, rate)
     trained = [each for each in policy.parameters() if each.requires_grad]
     again = [parallel.full(parallel.like(parallel.full(each).detach(), each)) for each in trained]
     restored = all(torch.equal(one, parallel.full(each)) for one, each in zip(again, trained, strict=True))
@@ -72,10 +73,15 @@ def update(group: Ranks, base: str, dtype: str, budget: int, saving: str, quanti
             "restored": restored, "tower": tower, "several": several}  # fmt: skip
 
 
-def update_in_two(group: Ranks, policy: torch.nn.Module, processor, vision: Vision, cfg: GRPOConfig) -> dict:
-    """Gradients of an update in two optimizer steps, in each of which one of two ranks has nothing to learn from."""
+def update_in_two(
+    group: Ranks, policy: torch.nn.Module, processor, vision: Vision, cfg: GRPOConfig, rate: float
+) -> dict:
+    """Gradients of an update in two optimizer steps, in each of which one of two ranks has nothing to learn from.
+
+    rate: learning rate of the first, which is to clip some ratios of the second.
+    """
     groups = [learning.group(processor, vision, (2, 1), seed=seed, name=f"q{seed}") for seed in range(3)]
-    sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=0.01)
+    sgd = torch.optim.SGD([each for each in policy.parameters() if each.requires_grad], lr=rate)
     found: dict[str, torch.Tensor] = {}
 
     def record(*_):
@@ -85,7 +91,7 @@ def update_in_two(group: Ranks, policy: torch.nn.Module, processor, vision: Visi
 
     steps: list[int] = []
     sgd.register_step_pre_hook(record)
-    cfg = cfg.model_copy(update={"updates_per_rollout": 2, "clip": 0.02})
+    cfg = cfg.model_copy(update={"updates_per_rollout": 2, "clip": 0.01})
     learner = Learner(cfg, losses.load("grpo"), policy, processor, vision, sgd, group)
     own = groups if group.size == 1 else groups[2:] if group.rank else groups[:2]
     stats = learner.update(StepRollout(groups, own, exclusion.count(groups), 0), step=1)
