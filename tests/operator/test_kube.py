@@ -105,9 +105,26 @@ def test_a_resource_that_the_server_does_not_know_has_no_objects():
     assert TranslatedApi(Answers(status(404, NO_TYPE))).find(JOBS) is None
 
 
-def test_deleting_an_object_that_is_gone_or_replaced_succeeds():
-    for code in (404, 409):
-        TranslatedApi(Answers(status(code, "gone"))).delete(JOBS, "uid")
+def test_deleting_an_object_that_is_gone_succeeds():
+    TranslatedApi(Answers(status(404, "gone"))).delete(JOBS, "uid")
+
+
+class Conflict(Api):
+    """Refuses deletions with a conflict; the object has a uid."""
+
+    def __init__(self, uid: str) -> None:
+        self.uid = uid
+
+    def send(self, request: Request) -> dict:
+        if request.method == "DELETE":
+            raise status(409, "the object has been modified")
+        return {"metadata": {"uid": self.uid}}
+
+
+def test_a_conflict_of_a_deletion_is_retried_unless_the_name_belongs_to_another_uid():
+    TranslatedApi(Conflict("another")).delete(JOBS, "uid")
+    with pytest.raises(Unavailable, match="modified"):
+        TranslatedApi(Conflict("uid")).delete(JOBS, "uid")
 
 
 def test_a_conflict_of_a_deletion_without_a_uid_is_retried():

@@ -88,9 +88,14 @@ class TranslatedApi(Api):
         try:
             self.call("DELETE", path, body=body)
         except ApiError as error:
-            if error.status == 404 or (error.status == 409 and uid):
+            if error.status == 404 or (error.status == 409 and uid and not self._holds(path, uid)):
                 return
             raise Unavailable(f"{path}: {error}") from None
+
+    def _holds(self, path: str, uid: str) -> bool:
+        """Whether the name is still that uid's. A conflict means so, too, where a write came in between."""
+        found = self.find(path)
+        return found is not None and found["metadata"]["uid"] == uid
 
 
 def translate(error: ApiError, method: str, path: str) -> Refused | Unavailable | None:
