@@ -63,10 +63,11 @@ def _decision(outcome: Outcome) -> int:
 def _without_attempts(essence: list[Any]) -> list[Any]:
     """The essence of a custom resource without what depends on the number of attempts."""
     conditions, status, spec = essence
-    numbers = ("attempt", "observedAttempt", "failures", "toolCheck")
-    rest = {key: value for key, value in status.items() if key not in numbers}
-    # A status that was wiped when stages existed does not tell that the tools were checked before.
-    conditions = [each for each in conditions if each[0] != "ToolsChecked"]
+    numbers = ("attempt", "observedAttempt", "observedGeneration", "failures", "toolCheck")
+    rest = {key: value for key, value in status.items() if key not in (*numbers, "image", "images")}
+    # A status that was wiped when stages existed does not tell that the tools were checked before, and a job that was
+    # deleted does not tell what its pods ran.
+    conditions = [each for each in conditions if each[0] not in ("ToolsChecked", "ImagePinned")]
     if isinstance(rest.get("ended"), dict):
         rest["ended"] = {key: value for key, value in rest["ended"].items() if key != "attempt"}
     return [conditions, rest, spec]
