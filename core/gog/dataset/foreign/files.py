@@ -14,7 +14,7 @@ DEEP = 3
 MOST = 10_000
 """Files that are looked at, at most."""
 _KNOWN = re.compile(r"(?:^|[^a-z])(train|test|validation|valid|val|dev)(?:[^a-z]|$)")
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 _NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
 MARKS = ("dataset_info.json", "dataset_dict.json", "state.json", "metadata.jsonl")
 """Files that `datasets` writes or reads beside the rows."""
@@ -74,13 +74,17 @@ def absent(shards: Sequence[Path]) -> list[Path]:
     Args:
         shards: the files of a split, some of which may be no shards.
     """
-    found: list[Path] = []
-    for file in shards:
-        if (shard := _SHARD.search(file.stem)) is not None:
-            stem, width = file.stem[: shard.start()], len(shard[2])
-            every = (f"{stem}-{number:0{width}}-of-{shard[2]}{file.suffix}" for number in range(int(shard[2])))
-            found += [missing for name in every if not (missing := file.with_name(name)).exists()]
-    return list(dict.fromkeys(found))
+    sharded = {  # of all shards of a table, of which there may be thousands, once
+        (file.parent, file.stem[: shard.start()], shard[1], file.suffix)
+        for file in shards
+        if (shard := _SHARD.search(file.stem)) is not None
+    }
+    every = (
+        folder / f"{stem}-{number:05}-of-{count}{suffix}"
+        for folder, stem, count, suffix in sorted(sharded)
+        for number in range(int(count))
+    )
+    return [file for file in every if not file.exists()]
 
 
 def _below(folder: Path, levels: int) -> list[Path]:
