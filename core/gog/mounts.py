@@ -104,6 +104,18 @@ def file(path: str, environment: Mapping[str, str] = os.environ) -> Path:
     return place / name
 
 
+def record(place: Path, resolved: str, sha256: Mapping[str, str]) -> None:
+    """Writes RECORD into a source. Raises OSError.
+
+    Args:
+        place: folder of the source, or of what was imported from it
+        resolved: its address, with a commit or a checkpoint where it has one
+        sha256: of each file that was fetched
+    """
+    body = {"resolved": resolved, "sha256": dict(sha256)}
+    (place / RECORD).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+
+
 def recorded(address: str, place: Path) -> str:
     """The name of a mounted source for checkpoints: of a fetched one with its commit, else the address as given."""
     try:

@@ -288,8 +288,7 @@ def _finished(work: _Work, request: Request) -> Progress:
         if not count:
             (folder / f"{name}.jsonl").unlink()
     if request.origin:
-        record = {"resolved": request.origin, "sha256": dict(request.sha256)}
-        (folder / mounts.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        mounts.record(folder, request.origin, request.sha256)
     for name in (FAULTS, MISSING):  # beside the dataset, of which `<split>.jsonl` are splits
         if (folder / name).exists():
             shutil.move(folder / name, request.target.with_name(f"{request.target.name}.{name}"))

@@ -159,9 +159,8 @@ def _once(
             shutil.rmtree(partial / ".cache", ignore_errors=True)  # huggingface_hub's notes on what it fetched
             if check:
                 _check(partial, resolved)
-            record = {"resolved": resolved, "sha256": hashes}
             try:
-                (partial / part / mounts.RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                mounts.record(partial / part, resolved, hashes)
                 partial.rename(target)
             except OSError as error:
                 raise unwritable(error, target) from error
