@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,27 @@ def alive(pids: Iterable[int]) -> list[int]:
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+@contextlib.contextmanager
+def hanging_tool() -> Iterator[tuple[str, threading.Event]]:
+    """The URL of a tool that answers no call inside, and an event that is set once it was called."""
+    called, over = threading.Event(), threading.Event()
+
+    def hang(connection: socket.socket) -> None:
+        called.set()
+        over.wait()
+
+    with TcpServer(hang) as server:
+        try:
+            yield f"http://127.0.0.1:{server.port}", called
+        finally:
+            over.set()
+
+
+def patient(run: Run) -> dict[str, Any]:
+    """Settings of tools whose calls wait longer than an attempt may take to end."""
+    return run.config.tools.model_dump(mode="json") | {"deadline_seconds": 600, "budget_seconds": 900}
+
+
 @pytest.mark.parametrize("ranks", [pytest.param(1, marks=EXHAUSTIVE), pytest.param(2, marks=SLOW)])
 def test_grpo_saves_its_last_step_and_every_turn_of_the_next_one(
     ranks: int, chain: Path, make: Any, uninterrupted: Straight, tmp_path: Path
@@ -57,18 +78,11 @@ def test_one_rank_that_has_played_is_asked_to_end_while_a_tool_of_the_other_hang
     chain: Path, make: Any, endpoints: dict[str, str], uninterrupted: Straight, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    called, over = threading.Event(), threading.Event()
-
-    def hang(connection: socket.socket) -> None:
-        called.set()
-        over.wait()
-
     straight, run = uninterrupted("grpo", 2), Run("grpo", chain, tmp_path, make, SETTINGS["grpo"])
-    patient = run.config.tools.model_dump(mode="json") | {"deadline_seconds": 600, "budget_seconds": 900}
-    with TcpServer(hang) as server:
-        run.configure(SETTINGS["grpo"] | {"endpoints": endpoints, "tools": patient})
+    with hanging_tool() as (url, called):
+        run.configure(SETTINGS["grpo"] | {"endpoints": endpoints, "tools": patient(run)})
         for name in ("grounding", "imageSearch", "textSearch"):
-            monkeypatch.setenv(f"{name}_0", f"http://127.0.0.1:{server.port}")
+            monkeypatch.setenv(f"{name}_0", url)
             monkeypatch.setenv(f"{name}_1", endpoints[name])
             run.override(f"endpoints.{name}", "${oc.env:" + name + "_${oc.env:RANK}}")
         process = run.started(2, until=lambda: called.is_set() and len(run.journal(1, rank=1)[0]) == PLAYED_BY_RANK_1)
@@ -78,7 +92,6 @@ def test_one_rank_that_has_played_is_asked_to_end_while_a_tool_of_the_other_hang
         try:
             assert process.wait(GRACE_SECONDS) == CODE and not alive(all_of_it), run.log()
         finally:
-            over.set()
             if process.poll() is None:
                 run.kill(process)
     assert run.store.latest("grpo") is None and len(run.journal(1, rank=1)[0]) == PLAYED_BY_RANK_1
@@ -116,19 +129,11 @@ def test_a_checkpoint_that_is_being_written_is_whole_or_absent(
 def test_tools_that_hang_do_not_delay_the_end(
     chain: Path, make: Any, endpoints: dict[str, str], uninterrupted: Straight, tmp_path: Path
 ) -> None:
-    called, over = threading.Event(), threading.Event()
-
-    def hang(connection: socket.socket) -> None:
-        called.set()
-        over.wait()
-
     straight, run = uninterrupted("grpo", 1), Run("grpo", chain, tmp_path, make, SETTINGS["grpo"])
-    patient = run.config.tools.model_dump(mode="json") | {"deadline_seconds": 600, "budget_seconds": 900}
-    with TcpServer(hang) as server:
-        dead = dict.fromkeys(("grounding", "imageSearch", "textSearch"), f"http://127.0.0.1:{server.port}")
-        run.configure(SETTINGS["grpo"] | {"endpoints": endpoints | dead, "tools": patient})
+    with hanging_tool() as (url, called):
+        dead = dict.fromkeys(("grounding", "imageSearch", "textSearch"), url)
+        run.configure(SETTINGS["grpo"] | {"endpoints": endpoints | dead, "tools": patient(run)})
         assert ends(run.started(1, until=called.is_set)), run.log()
-        over.set()
     assert run.store.latest("grpo") is None and run.journal(1)[1] > 0
     run.configure(SETTINGS["grpo"])
     run.finish()
