@@ -43,6 +43,8 @@ from gog_recipes.world import generate
 CONFIGS = Path(__file__).parent.parent / "recipes" / "gog_recipes" / "configs" / "tiny"
 ROLES = {"grounding": "grounding", "imageSearch": "image-search", "textSearch": "text-search", "judge": "judge"}
 PLACEMENT = set(settings.Placement.model_fields)
+CREDENTIALS = {"secret_name"}
+"""Fields of a dataset that say who may read it, not what it holds."""
 MODULES = [f"gog_recipes.{kind}" for kind in settings.STAGES]
 START_SECONDS = 300
 
@@ -117,7 +119,7 @@ def _planned(kind: str, spec: settings.RunSpec, inputs: dict[str, str]) -> Plann
     decisive = {key: value for key, value in values.items() if key not in ("data", "store")}
     if kind != "curate":  # whose teacher needs no model
         decisive["base"] = _base()
-    data = [generate.VERSION, spec.data.model_dump(mode="json")]
+    data = [generate.VERSION, spec.data.model_dump(mode="json", exclude=CREDENTIALS)]
     text = json.dumps([kind, decisive, served, data], sort_keys=True)
     key = f"{kind}-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
     return Planned(kind, key, values, served, spec.data.world)
