@@ -56,6 +56,17 @@ from gog_recipes.runtime.interruption import Interrupted
 from gog_recipes.runtime.stage import Stage
 
 
+def noise_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of a rank's dropout in one step: ranks, which learn from different demonstrations, drop different inputs.
+
+    Args:
+        seed: of the stage
+        step: up to 2^22
+        rank: up to 2^10
+    """
+    return (seed << 32) + (rank << 22) + step
+
+
 class SFTRecipe(FTRecipeInterface):
     """Trains an adapter of the base model on the demonstrations of the curate stage."""
 
@@ -189,7 +200,7 @@ class SFTRecipe(FTRecipeInterface):
             rate = optimizer.set_rate(
                 self.optimizer, self.cfg.learning_rate, self.step, warmup=self.cfg.warmup_steps, total=total
             )
-            torch.manual_seed((self.cfg.seed << 32) + self.step)
+            torch.manual_seed(noise_seed(self.cfg.seed, self.step, self.ranks.rank))
             chosen = self.batch(self.step)
             self.step += 1
             self.profiler.begin(self.step)

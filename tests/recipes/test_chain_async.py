@@ -56,7 +56,13 @@ def test_with_a_bound_of_0_the_asynchronous_loop_equals_the_synchronous_one_bit_
 
 def test_steps_are_learned_from_older_weights_within_the_bound_and_resumed_without_a_gap(chain, make, tmp_path):
     root = copy_of(chain, tmp_path / "r")
-    ahead = {"async": {"max_staleness": 2}, "steps": 5, "save_every": 5, "updates_per_rollout": 2, "advantages": "batch"}
+    ahead = {
+        "async": {"max_staleness": 2},
+        "steps": 5,
+        "save_every": 5,
+        "updates_per_rollout": 2,
+        "advantages": "batch",
+    }
     recipe = made(make, root, **ahead)
     recipe.stage.interruption = Interruption()
     switch = recipe.engine.switch

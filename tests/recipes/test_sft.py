@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 
 import pytest
@@ -11,6 +13,8 @@ from support import learning, plain
 
 from gog.errors import UserError
 from gog.spec import SFTConfig
+from gog.spec.base import MAX_SEED
+from gog_recipes import sft
 from gog_recipes.models import packing, policy_model
 from gog_recipes.sft import SFTRecipe
 
@@ -75,3 +79,21 @@ def test_a_demonstration_in_which_a_number_is_not_finite_is_named(recipe, monkey
     with pytest.raises(UserError, match=rf"step 1: the loss is nan because of demonstration {name}.*nothing of it was"):
         recipe.train()
     recipe.model.zero_grad(set_to_none=True)
+
+
+def test_every_rank_and_step_drops_inputs_of_its_own():
+    places = list(itertools.product(range(3), range(4), range(5)))
+    assert len({sft.noise_seed(seed, step, rank) for seed, step, rank in places}) == len(places)
+    largest = sft.noise_seed(MAX_SEED, step=2**22 - 1, rank=2**10 - 1)
+    assert torch.Generator().manual_seed(largest).initial_seed() == largest
+
+
+def test_the_noise_of_a_step_is_that_of_its_rank(recipe, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(recipe, "step", recipe.total - 1)
+    monkeypatch.setattr(recipe, "ranks", dataclasses.replace(recipe.ranks, rank=1))
+    monkeypatch.setattr(recipe, "_update", lambda chosen: drawn.append(torch.initial_seed()) or (0.0, 0.0))
+    monkeypatch.setattr(recipe, "_log", lambda *line: None)
+    monkeypatch.setattr(recipe, "save_checkpoint", lambda epoch: None)
+    recipe._steps()
+    assert drawn == [sft.noise_seed(recipe.cfg.seed, recipe.total - 1, rank=1)]
