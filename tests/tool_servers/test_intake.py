@@ -1,4 +1,4 @@
-"""Bodies of requests: how long they may take to arrive, and how much of them a process holds."""
+"""Heads and bodies of requests: how long they may take to arrive, and how much of them a process holds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 import uvicorn
 
-from gog_tools.serving import errors, intake, middleware, process
+from gog_tools.serving import errors, heads, intake, middleware, process
 from gog_tools.serving.failures import drain, reply
 
 HALF = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + b"x" * 50_000
+COMPLETE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 def part(body, more=True):
@@ -105,7 +106,7 @@ def serving(**bounds):
 
     layer.open(app)
     with process.bind("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(uvicorn.Config(layer, lifespan="off", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(layer, http=heads.HeadProtocol, lifespan="off", log_config=None))
         server.capture_signals = contextlib.nullcontext
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -118,10 +119,10 @@ def serving(**bounds):
             thread.join(30)
 
 
-def half_sent(url):
-    """A connection with half of a body."""
+def half_sent(url, sent=HALF):
+    """A connection with half of a body, or what else is sent."""
     connection = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), 30)
-    connection.sendall(HALF)
+    connection.sendall(sent)
     return connection
 
 
@@ -140,6 +141,40 @@ def test_connections_with_half_a_body_are_answered_with_408_and_closed():
                 assert answer.read().startswith(b"HTTP/1.1 408 ")  # read to the end of the connection
         assert layer.intake.left == intake.MAX_HELD
         assert post(url, b"x")[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"PO", b"POST / HTTP/1.1\r\nhost: x\r\n", COMPLETE + b"GET / HTTP/1.1\r\nhost:"])
+def test_a_connection_whose_next_head_does_not_arrive_in_time_is_closed(monkeypatch, sent):
+    monkeypatch.setattr(heads, "SECONDS", 0.2)
+    with serving() as (url, _), half_sent(url, sent) as connection, connection.makefile("rb") as answer:
+        found = answer.read()  # to the end of the connection
+        assert found.startswith(b"HTTP/1.1 200 ") and found.endswith(b"done") if COMPLETE in sent else found == b""
+        assert post(url, b"x")[0] == 200
+
+
+def test_headers_without_end_close_the_connection():
+    with serving() as (url, _), half_sent(url, b"POST / HTTP/1.1\r\nhost: x\r\n") as connection:
+        lines = b"x-more: y\r\n" * 4_000
+        with contextlib.suppress(OSError):  # the connection is closed while lines are sent
+            for _ in range(1_000):
+                connection.sendall(lines)
+            pytest.fail("45 MB of headers were read")
+        assert post(url, b"x")[0] == 200
+
+
+def test_a_connection_is_used_again_after_longer_than_a_head_may_take(monkeypatch):
+    monkeypatch.setattr(heads, "SECONDS", 0.2)
+    with (
+        serving() as (url, _),
+        contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)) as client,
+    ):
+        client.request("POST", "/", b"x")
+        client.getresponse().read()
+        first = client.sock
+        with half_sent(url, b"PO") as later, later.makefile("rb") as answer:
+            assert answer.read() == b""  # the time of a head that began after the request has passed
+        client.request("POST", "/", b"x")
+        assert client.getresponse().status == 200 and client.sock is first
 
 
 def test_bodies_beyond_the_bound_are_asked_to_come_again(wait_until):

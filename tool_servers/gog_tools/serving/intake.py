@@ -5,8 +5,8 @@ arrive (408), and all bodies of a process share a number of bytes (503, after wh
 first byte until its request is answered, because a server holds it, or what it has made of it, for as long. A client
 that disconnects within its body is no failure of the server.
 
-Bodies are not streamed: no server of gog begins before it has a whole one. How long the head of a request takes is not
-bounded here; uvicorn passes on a request when its head is complete.
+Bodies are not streamed: no server of gog begins before it has a whole one. Heads have bounds of their own
+(serving.heads).
 """
 
 from __future__ import annotations

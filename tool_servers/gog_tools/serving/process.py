@@ -38,7 +38,7 @@ from gog.errors import ServiceDown, UserError
 from gog.metrics import serving
 from gog.spec import FailureInjection
 from gog.spec.endpoints import KEY
-from gog_tools.serving import arguments, http_json
+from gog_tools.serving import arguments, heads, http_json
 from gog_tools.serving.failures import App, FailureInjector
 from gog_tools.serving.middleware import Middleware
 
@@ -187,6 +187,7 @@ def serve(name: str, args: argparse.Namespace, build: Callable[[argparse.Namespa
 
         config = uvicorn.Config(
             middleware,
+            http=heads.HeadProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,
