@@ -8,9 +8,11 @@ whatever is asked or ablated besides.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import ablations
 
 from gog import significance
 
@@ -89,36 +91,58 @@ CLAIMS: Mapping[str, tuple[Comparison, ...]] = {
 """The paper's claims. Its figures: Qwen2.5-VL-7B, Qwen3-VL-8B, means recomputed from its scores (`gog tables --paper`)."""
 
 
-def _against(names: Sequence[str], other: Side = MAIN) -> tuple[Comparison, ...]:
-    return tuple(Comparison(name, (name, "grpo"), other) for name in names)
-
-
 RULES = ("rule-fatal-clamp", "rule-mask", "rule-drop", "rule-keep", "rule-zero", "rule-exclude-corrected")
+"""Experiments of failure rules that are compared with `rule-exclude`."""
+
+
+def rule_words(name: str) -> str:
+    """A failure rule as a manifest names it. name: of its experiment."""
+    rule = name.removeprefix("rule-").removesuffix("-at-3")
+    return "`exclude` with `survivorCorrection`" if rule == "exclude-corrected" else f"`{rule}`"
+
+
+def _rules(ending: str, rate: str) -> tuple[Comparison, ...]:
+    other = (f"rule-exclude{ending}", "grpo")
+    return tuple(
+        Comparison(f"{rule_words(name)} against `exclude`, {rate} failures in GRPO", (f"{name}{ending}", "grpo"), other)
+        for name in RULES
+    )
+
+
+def _against_main(names: Iterable[str]) -> tuple[Comparison, ...]:
+    return tuple(Comparison(f"{name}: {ablations.BY_NAME[name].about}", (name, "grpo"), MAIN) for name in names)
+
+
 QUESTIONS: Mapping[str, tuple[Comparison, ...]] = {
     "Failures of tools": (
         Comparison("10 % failures at test, against none", ("test-failures-10", "grpo"), ("test-failures-0", "grpo")),
         Comparison("10 % failures in GRPO and at test, against none", ("failures-10", "grpo"), ("failures-0", "grpo")),
         Comparison("5 % failures in GRPO and at test, against none", ("failures-5", "grpo"), ("failures-0", "grpo")),
-        *_against(RULES, ("rule-exclude", "grpo")),
-        *_against([f"{name}-at-3" for name in RULES], ("rule-exclude-at-3", "grpo")),
     ),
+    "Failure rules": (*_rules("", "10 %"), *_rules("-at-3", "3 %")),
     "Failures of grounding": (
-        Comparison("30 % of its calls fail at test", ("grounding-failing-at-test", "grpo"), MAIN),
-        Comparison("It is refused at test", ("grounding-gone-at-test", "grpo"), MAIN),
+        Comparison("30 % of the calls of grounding fail at test", ("grounding-failing-at-test", "grpo"), MAIN),
+        Comparison("Grounding is refused at test", ("grounding-gone-at-test", "grpo"), MAIN),
         Comparison(
-            "It fails in GRPO, too, against at test only",
+            "Grounding fails in GRPO, too, against at test only",
             ("grounding-failing", "grpo"),
             ("grounding-failing-at-test", "grpo"),
         ),
-        Comparison("Its ranking is right", ("grounding-ranked", "grpo"), MAIN),
+        Comparison("The ranking of grounding is right", ("grounding-ranked", "grpo"), MAIN),
     ),
 }
 """Questions that the paper leaves open, as differences; cost and latency are a table of their own."""
-ABLATIONS = (
-    *_against(("levels-all", *(f"pass-rate-{rate}" for rate in range(0, 101, 20)))),
-    Comparison("no-reflection", ("no-reflection", "grpo"), MAIN),
-    *_against(("lambda-0", "lambda-30", "group-4", "cache-off")),
-    *_against(("loss-dr-grpo", "loss-dapo", "loss-gspo", "loss-cispo", "loss-rloo", "loss-reinforce-plus-plus")),
+ABLATIONS = _against_main(
+    (
+        "levels-all",
+        *(f"pass-rate-{rate}" for rate in range(0, 101, 20)),
+        "no-reflection",
+        "lambda-0",
+        "lambda-30",
+        "group-4",
+        "cache-off",
+        *(name for name in ablations.BY_NAME if name.startswith("loss-")),
+    )
 )
 """Each against the base manifest."""
 

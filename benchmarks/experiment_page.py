@@ -10,6 +10,7 @@ from typing import Any
 
 import ablations
 import experiment_claims as claims
+import experiment_plots as plots
 from experiment_claims import Comparison, Found, Outcome, Side
 
 from gog import significance
@@ -28,9 +29,9 @@ POLICIES: Mapping[Side, str] = {
     ("main", "grpo"): "GRPO",
 }
 """Rows of the table of policies."""
-LEARNED = ("main", "no-gaze", "level-1", "level-2", "first-candidate", "mmsearch-r1")
-LOSSES = ("main", *(each for each in ablations.BY_NAME if each.startswith("loss-")))
-"""Experiments of the two plots of rewards. The loss of `main` is that of the base manifest, `grpo`."""
+LEARNED = {name: name for name in ("main", "no-gaze", "level-1", "level-2", "first-candidate", "mmsearch-r1")}
+LOSSES = {"main": "grpo"} | {f"loss-{loss.replace('_', '-')}": loss for loss in ablations.LOSSES}
+"""Experiments of the two plots of rewards, and their labels. The loss of `main` is that of the base manifest."""
 HEAD = """# Results
 
 What the method does in the embedded world in its hard form, measured by `make experiments`. This page is generated from
@@ -65,8 +66,12 @@ def write(folder: Path, page: Path) -> None:
     """
     found = read(folder)
     made = claims.outcomes(found)
-    names = {"claims": forest(list(made.values())), "rewards": curves(found, LEARNED), "losses": curves(found, LOSSES)}
-    for name, drawn in names.items():
+    drawings = {
+        "claims": plots.forest(list(made.values())),
+        "rewards": plots.curves(found, LEARNED),
+        "losses": plots.curves(found, LOSSES),
+    }
+    for name, drawn in drawings.items():
         (page.parent / f"{page.stem}-{name}.svg").write_text(drawn)
     page.write_text(text(found, made, page.stem))
 
@@ -83,11 +88,22 @@ def text(found: Found, made: Mapping[Comparison, Outcome], stem: str) -> str:
     parts += ["### Behaviour\n", behaviour(found), "## Open questions\n"]
     for title, section in claims.QUESTIONS.items():
         parts += [f"### {title}\n", table(section, made)]
+        if title == "Failure rules":
+            parts.append(rules(found))
     parts += ["### Cost of a correct answer\n", cost(found), "## Ablations\n"]
     parts += ["Each against the base manifest.\n", table(claims.ABLATIONS, made)]
-    parts += ["## Learning\n", f"![mean reward of each step]({stem}-rewards.svg)\n"]
-    parts += ["### Losses\n", f"![mean reward of each step, by loss]({stem}-losses.svg)\n"]
+    parts += ["## Learning\n", _over_seeds(found, LEARNED), f"![mean reward of each step]({stem}-rewards.svg)\n"]
+    parts += ["### Losses\n", _over_seeds(found, LOSSES), f"![mean reward of each step, by loss]({stem}-losses.svg)\n"]
     return "\n".join(parts)
+
+
+def _over_seeds(found: Found, names: Iterable[str]) -> str:
+    seeds = plots.common_seeds(found, list(names))
+    return (
+        f"Mean reward of the episodes of a step over seeds {', '.join(seeds)}, smoothed over five steps.\n"
+        if seeds
+        else ""
+    )
 
 
 def _provenance(found: Found) -> str:
@@ -165,6 +181,30 @@ def pools(found: Found) -> str:
             draws = played["steps"] * played.get("questionsPerStep", 32) * len(sizes) / sum(sizes)
             lines.append(f"| {name} | {min(sizes):,} to {max(sizes):,} | {draws:.1f} |")
     return "\n".join(lines) + "\n"
+
+
+def rules(found: Found) -> str:
+    """What each failure rule excludes in GRPO, and the accuracy of its policy, by rate of failures."""
+    lines = [
+        "Evaluated with healthy tools. Accuracy: mean, lowest and highest seed. Excluded: share of the trajectories of GRPO that its rule "
+        "leaves out of the loss.\n",
+        "| rule | excluded, 10 % failures | accuracy | excluded, 3 % failures | accuracy |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("rule-exclude", *claims.RULES):
+        cells = [cell for each in (name, f"{name}-at-3") for cell in _rule_cells(found, each)]
+        lines.append(f"| {' | '.join([claims.rule_words(name), *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rule_cells(found: Found, name: str) -> list[str]:
+    seeds = list(found[name]["seeds"].values()) if name in found else []
+    if not seeds:
+        return ["not measured", ""]
+    shares = [share for each in seeds for share in each["steps"]["excluded_share"] if share is not None]
+    values = [row["accuracy"] for row in claims.rows(found, (name, "grpo"))]
+    mean, low, high = (100 * each for each in (sum(values) / len(values), min(values), max(values)))
+    return [f"{100 * sum(shares) / len(shares):.1f} %", f"{mean:.1f} % ({low:.1f}, {high:.1f})"]
 
 
 def _cells(outcome: Outcome) -> list[str]:
@@ -257,91 +297,3 @@ def cost(found: Found) -> str:
                 f"{_mean(rows, 'latency_p50_s'):.2f} | {_mean(rows, 'cost_aware_score'):.1f} |"
             )
     return "\n".join(lines) + "\n"
-
-
-STYLE = 'font-family="system-ui, sans-serif" font-size="12" fill="#333"'
-COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#57606a", "#0a7ea4")
-
-
-TICK = 0.2
-"""Between two marks of an axis of differences; a tenth of it where all are small."""
-
-
-def forest(made: Sequence[Outcome]) -> str:
-    """Every difference with its interval, as SVG."""
-    if not made:
-        return _svg(400, 40, [f'<text x="10" y="25" {STYLE}>nothing measured yet</text>'])
-    left, width, step, top = 430, 330, 20, 34
-    bounds = (min(0.0, *(each.found.low for each in made)), max(0.0, *(each.found.high for each in made)))
-    apart = TICK if bounds[1] - bounds[0] > 2 * TICK else TICK / 10
-    first = math.floor(bounds[0] / apart)
-    last = max(first + 1, math.ceil(bounds[1] / apart))  # all differences may be 0
-    scale, height = width / ((last - first) * apart), top + step * len(made) + 24
-
-    def place(value: float) -> float:
-        return left + scale * (value - first * apart)
-
-    parts = []
-    for number in range(first, last + 1):
-        x, shade = place(number * apart), "#ddd" if number else "#888"
-        parts += [
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 14}" y2="{height - 24}" stroke="{shade}"/>',
-            f'<text x="{x:.1f}" y="14" text-anchor="middle" {STYLE}>{100 * number * apart:g}</text>',
-        ]
-    for number, each in enumerate(made):
-        y, colour = top + step * number, {"s": COLOURS[2], "r": COLOURS[1]}.get(each.verdict[0], COLOURS[5])
-        low, mean, high = (place(value) for value in (each.found.low, each.found.mean, each.found.high))
-        parts += [
-            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end" {STYLE}>{_escaped(each.comparison.text)}</text>',
-            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
-            f'<circle cx="{mean:.1f}" cy="{y}" r="4" fill="{colour}"/>',
-            f'<text x="{left + width + 56}" y="{y + 4}" text-anchor="end" {STYLE}>{100 * each.found.mean:+.1f}</text>',
-        ]
-    note = "difference in points of accuracy, 95 % interval; green: higher, red: lower, grey: undecided"
-    parts.append(f'<text x="{left + width}" y="{height - 6}" text-anchor="end" {STYLE}>{note}</text>')
-    return _svg(left + width + 66, height, parts)
-
-
-def curves(found: Found, names: Sequence[str]) -> str:
-    """Mean reward by step of the named experiments, smoothed over five steps, as SVG."""
-    shown = [name for name in names if name in found]
-    width, height, left = 560, 260, 40
-    parts = [f'<rect x="{left}" y="10" width="{width}" height="{height}" fill="none" stroke="#ccc"/>']
-    for number, name in enumerate(shown):
-        line = _curve([each["steps"]["reward_mean"] for each in found[name]["seeds"].values()])
-        points = " ".join(
-            f"{left + width * at / max(1, len(line) - 1):.1f},{10 + height * (1 - value):.1f}"
-            for at, value in enumerate(line)
-        )
-        colour = COLOURS[number % len(COLOURS)]
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        y = 24 + 16 * number
-        parts.append(f'<text x="{left + width + 12}" y="{y}" {STYLE.replace("#333", colour)}>{name}</text>')
-    for value in (0, 0.5, 1):
-        parts.append(f'<text x="{left - 6}" y="{14 + height * (1 - value)}" text-anchor="end" {STYLE}>{value:g}</text>')
-    parts.append(f'<text x="{left + width / 2}" y="{height + 28}" text-anchor="middle" {STYLE}>steps of GRPO</text>')
-    return _svg(left + width + 140, height + 40, parts)
-
-
-def _curve(seeds: Sequence[Sequence[float | None]]) -> list[float]:
-    """Mean over seeds, then over five steps."""
-    length = min((len(each) for each in seeds), default=0)
-    means = []
-    for at in range(length):
-        values = [value for each in seeds if (value := each[at]) is not None]
-        means.append(sum(values) / len(values) if values else math.nan)
-    windows = [[value for value in means[max(0, at - 2) : at + 3] if not math.isnan(value)] for at in range(length)]
-    return [sum(window) / len(window) for window in windows if window]
-
-
-def _escaped(label: str) -> str:
-    return label.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
-    background = f'<rect width="{width}" height="{height}" fill="#fff"/>'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">\n'
-        + "\n".join([background, *parts])
-        + "\n</svg>\n"
-    )

@@ -27,6 +27,7 @@ try:
     import ablations
     import experiment_claims
     import experiment_page
+    import experiment_plots
     import experiment_stages
     import experiments
 finally:
@@ -54,7 +55,7 @@ def result(verdicts: dict[str, str], seeds: int = 3) -> dict[str, Any]:
     one = {
         "rows": {policy: row(marks) for policy, marks in verdicts.items()},
         "verdicts": verdicts, "commit": "abc", "digest": "d", "keys": {"grpo": "grpo-1"},
-        "steps": {"reward_mean": [0.1, None, 0.3]}, "cost": {"grpo": {"cpu_seconds": 3600.0}},
+        "steps": {"reward_mean": [0.1, None, 0.3], "excluded_share": [0.2, None, 0.1]}, "cost": {"grpo": {"cpu_seconds": 3600.0}},
         "levels": {"easy": 400, "1": 100, "2": 540},
     }  # fmt: skip
     return {"seeds": {str(seed): one for seed in range(seeds)}}
@@ -234,9 +235,28 @@ def test_the_page_names_what_was_not_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ["1100", "1000", "1111"])
 def test_differences_of_any_size_are_drawn_within_the_picture(other: str) -> None:
     found = {"main": result({"sft": "1100"}, 1), "no-gaze": result({"sft": other}, 1)}
-    drawn = experiment_page.forest(list(experiment_claims.outcomes(found, resamples=100).values()))
+    drawn = experiment_plots.forest(list(experiment_claims.outcomes(found, resamples=100).values()))
     width = int(re.search(r'width="(\d+)"', drawn)[1])
     assert all(0 <= float(x) <= width for x in re.findall(r'(?:cx|x1|x2)="([^"]+)"', drawn)) and "circle" in drawn
+
+
+def test_curves_are_over_the_seeds_that_all_experiments_have() -> None:
+    few, labels = (
+        {"main": result({}, 2), "level-1": result({}, 2)},
+        {"main": "grpo", "level-1": "<1>", "level-2": "none"},
+    )
+    more = {**few, "main": json.loads(json.dumps(result({}, 3)))}
+    more["main"]["seeds"]["2"]["steps"]["reward_mean"] = [1.0, 1.0, 1.0]
+    drawn = experiment_plots.curves(more, labels)
+    assert drawn == experiment_plots.curves(few, labels)
+    assert "&lt;1>" in drawn and ">none<" not in drawn and drawn.count("<polyline") == 2
+
+
+def test_the_table_of_failure_rules_has_what_each_excludes_and_its_accuracy() -> None:
+    found = {"rule-exclude": result({"grpo": "1100"}), "rule-exclude-corrected-at-3": result({"grpo": "1000"})}
+    table = experiment_page.rules(found)
+    assert "| `exclude` | 15.0 % | 50.0 % (50.0, 50.0) | not measured |  |" in table
+    assert "| `exclude` with `survivorCorrection` | not measured |  | 15.0 % | 25.0 % (25.0, 25.0) |" in table
 
 
 def test_a_page_without_results_says_so(tmp_path: Path) -> None:
