@@ -29,7 +29,11 @@ PLAYED = ("curate", "stratify", "grpo", "evaluate")
 """Stages in which episodes are played, so that all of them have to gaze alike."""
 AT_ONCE = ["429", "5xx", "malformed", "empty"]
 """Kinds of failure that are known at once. A timeout is the same observation to the policy, and costs time only."""
-LOSSES = ("dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus")
+LOSSES = {
+    f"loss-{loss.replace('_', '-')}": loss
+    for loss in ("dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_plus_plus")
+}
+"""Losses that are compared with that of the base manifest, by experiment."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,8 @@ def _training() -> Iterator[Experiment]:
             f"lambda-{round(100 * weight)}", f"λ = {weight:g} in place of 0.1", {"stages.grpo.formatWeight": weight}
         )
     yield Experiment("group-4", "groups of 4 in place of 5", {"stages.grpo.groupSize": 4})
-    for loss in LOSSES:
-        yield Experiment(f"loss-{loss.replace('_', '-')}", f"loss {loss}", {"stages.grpo.loss": loss})
+    for name, loss in LOSSES.items():
+        yield Experiment(name, f"loss {loss}", {"stages.grpo.loss": loss})
     yield Experiment("cache-off", "no answer of a tool is kept", {"tools.cache.mode": "off"}, since="grpo")
 
 

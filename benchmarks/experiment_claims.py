@@ -141,7 +141,7 @@ ABLATIONS = _against_main(
         "lambda-30",
         "group-4",
         "cache-off",
-        *(name for name in ablations.BY_NAME if name.startswith("loss-")),
+        *ablations.LOSSES,
     )
 )
 """Each against the base manifest."""

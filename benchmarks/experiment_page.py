@@ -30,7 +30,7 @@ POLICIES: Mapping[Side, str] = {
 }
 """Rows of the table of policies."""
 LEARNED = {name: name for name in ("main", "no-gaze", "level-1", "level-2", "first-candidate", "mmsearch-r1")}
-LOSSES = {"main": "grpo"} | {f"loss-{loss.replace('_', '-')}": loss for loss in ablations.LOSSES}
+LOSSES = {"main": "grpo"} | ablations.LOSSES
 """Experiments of the two plots of rewards, and their labels. The loss of `main` is that of the base manifest."""
 HEAD = """# Results
 

@@ -39,7 +39,6 @@ class HeadProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._end()  # of the wait for a first byte
         self._begin()
 
     def on_headers_complete(self) -> None:
@@ -51,6 +50,7 @@ class HeadProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _begin(self) -> None:
+        self._end()  # of the wait for a first byte
         self._received = 0
         self._deadline = self.loop.call_later(SECONDS, self.transport.close)
 
