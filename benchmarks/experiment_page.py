@@ -210,8 +210,8 @@ def _rule_cells(found: Found, name: str) -> list[str]:
 def _cells(outcome: Outcome) -> list[str]:
     found = outcome.found
     return [
-        f"{100 * found.mean:+.1f}",
-        f"{100 * found.low:+.1f} to {100 * found.high:+.1f}",
+        f"{100 * found.mean:+z.1f}",
+        f"{100 * found.low:+z.1f} to {100 * found.high:+z.1f}",
         f"{outcome.corrected:.3f}" if outcome.corrected >= 0.001 else "< 0.001",
         f"{100 * found.detectable:.1f}",
         f"{found.seeds} × {found.n // found.seeds:,}",
@@ -272,9 +272,9 @@ def behaviour(found: Found) -> str:
             continue
         first, last = (sum(pair[side] for pair in known) / len(known) for side in (0, 1))
         spread = significance.spread([y - x for x, y in known])
-        interval = "" if spread.n == 1 else f" ({100 * spread.low:+.1f} to {100 * spread.high:+.1f})"
+        interval = "" if spread.n == 1 else f" ({100 * spread.low:+z.1f} to {100 * spread.high:+z.1f})"
         lines.append(
-            f"| {name} | {100 * first:.1f} % | {100 * last:.1f} % | {100 * spread.mean:+.1f}{interval} | {paper} |"
+            f"| {name} | {100 * first:.1f} % | {100 * last:.1f} % | {100 * spread.mean:+z.1f}{interval} | {paper} |"
         )
     return "\n".join(lines) + "\n"
 

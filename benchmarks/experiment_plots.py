@@ -48,7 +48,7 @@ def forest(made: Sequence[Outcome]) -> str:
             f'<text x="{left - 12}" y="{y + 4}" text-anchor="end" {STYLE}>{_escaped(each.comparison.text)}</text>',
             f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>',
             f'<circle cx="{mean:.1f}" cy="{y}" r="4" fill="{colour}"/>',
-            f'<text x="{left + width + 56}" y="{y + 4}" text-anchor="end" {STYLE}>{100 * each.found.mean:+.1f}</text>',
+            f'<text x="{left + width + 56}" y="{y + 4}" text-anchor="end" {STYLE}>{100 * each.found.mean:+z.1f}</text>',
         ]
     note = "difference in points of accuracy, 95 % interval; green: higher, red: lower, grey: undecided"
     parts.append(f'<text x="{left + width}" y="{height - 6}" text-anchor="end" {STYLE}>{note}</text>')
