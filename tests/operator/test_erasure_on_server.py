@@ -11,6 +11,7 @@ from support.fault_harness import Harness, condition, phase
 from gog.store import writers
 from gog_operator.api.meta import ARTIFACTS, KEEP
 from gog_operator.cluster import paths
+from gog_operator.cluster.kube import ApiError
 from gog_operator.plan import erasure
 
 pytestmark = pytest.mark.apiserver
@@ -117,6 +118,25 @@ def test_a_store_that_another_object_names_is_left_alone_until_that_is_gone(crea
     assert erasing_job(harness) is None
     harness.remove(paths.OURS["ToolServer"].path(harness.namespace, "other"))
     harness.until(lambda: not harness.run)
+
+
+def test_a_conflict_over_the_probe_of_the_namespace_delays_the_erasure(create):
+    harness = create()
+    harness.run_to_the_end()
+    made, probe = harness.faulty.calls, f"POST {paths.CONFIG_MAPS.path(harness.namespace)}"
+    refused: list[int] = []
+
+    def conflict(number: int, send):
+        if made[-1].request == probe and len(refused) < 3:
+            refused.append(number)
+            raise ApiError(409, "Conflict", "the object has been modified")
+        return send()
+
+    harness.faulty.fault = conflict
+    delete(harness, "Background")
+    harness.until(lambda: not harness.run)
+    assert len(refused) == 3
+    assert any("Erased" in each and "12 objects" in each for each in harness.events())
 
 
 def test_an_erasure_that_fails_is_repeated_and_then_given_up_with_a_warning(create):

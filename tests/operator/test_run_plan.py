@@ -9,7 +9,7 @@ from support.run_plans import complete, created, decide, failed, walk
 from gog import catalog
 from gog_operator.api import sequence
 from gog_operator.api.meta import CANCEL, Reason
-from gog_operator.api.objects import GoGRun
+from gog_operator.api.objects import GoGRun, Summary
 from gog_operator.plan.actions import (
     Blocked,
     Checkpoint,
@@ -81,6 +81,15 @@ def test_a_complete_run_deletes_its_tool_servers():
     decision = decide(run, stages=walk(run), servers=[make_tool_server()])
     assert GoGRun.model_copy(run, update={"status": decision.status}).holds("Complete")
     assert DeleteObject("ToolServer", "world-grounding") in decision.actions
+
+
+def test_a_complete_run_names_its_last_stage_and_its_figures_even_if_no_status_was_written_while_it_worked():
+    run = make_run()
+    *others, last = walk(run)
+    worked = last.status.model_copy(update={"summary": Summary(progress="5/5", tool_failures="1.8%")})
+    status = decide(run, stages=[*others, last.model_copy(update={"status": worked})]).status
+    assert (status.stage, status.summary.stage) == ("world-evaluate", "evaluate")
+    assert (status.summary.progress, status.summary.tool_failures) == ("5/5", "1.8%")
 
 
 def test_an_arm_repeats_from_the_first_stage_that_it_changes_and_shares_the_rest():

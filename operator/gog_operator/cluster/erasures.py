@@ -15,7 +15,7 @@ from gog_operator.api.objects import GoGRun, Progress
 from gog_operator.cluster import documents, paths
 from gog_operator.cluster.api_errors import TranslatedApi
 from gog_operator.cluster.interface import Unavailable
-from gog_operator.cluster.kube import items
+from gog_operator.cluster.kube import ApiError, items
 from gog_operator.cluster.store_jobs import StoreJobs
 from gog_operator.plan.erasure import ErasureView
 
@@ -75,10 +75,17 @@ def start(run: GoGRun, api: TranslatedApi, namespace: str, jobs: StoreJobs) -> N
 
 
 def _check_namespace(api: TranslatedApi, namespace: str) -> None:
-    """Tries to create an object without creating one, because the operator may not read namespaces. Raises Refused if the
-    namespace is being deleted."""
+    """Tries to create an object without creating one, because the operator may not read namespaces.
+
+    Raises:
+        Refused: the namespace is being deleted.
+        Unavailable: the API server does not answer that.
+    """
     probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "gog-probe-"}}
-    api.call("POST", paths.CONFIG_MAPS.path(namespace), body=probe, query={"dryRun": "All"})
+    try:
+        api.call("POST", paths.CONFIG_MAPS.path(namespace), body=probe, query={"dryRun": "All"})
+    except ApiError as error:  # a conflict, where nothing was to be created
+        raise Unavailable(f"the namespace cannot be checked: {error}") from None
 
 
 def _obstacle(run: GoGRun, api: TranslatedApi, namespace: str) -> ErasureView | None:

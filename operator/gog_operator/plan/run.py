@@ -349,9 +349,10 @@ def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
     done = changes.with_conditions(
         run, Complete=(True, Reason.COMPLETE, ""), Ready=(True, Reason.COMPLETE, ""), now=now
     )
-    last = facts.stages.get(run.status.stage)
-    figures = summary.of_run(last.store_key, last, run.status.summary) if last is not None else run.status.summary
-    done = changes.update(done, completion_time=now, summary=figures)
+    last = next((facts.stages[each.name] for each in reversed(sequence.steps(run)) if each.name in facts.stages), None)
+    if last is not None:  # no status may have been written while it worked
+        done = changes.update(done, stage=last.name, summary=summary.of_run(last.store_key, last, run.status.summary))
+    done = changes.update(done, completion_time=now)
     ready = (True, Reason.REPORTING, "writing the report")
     if (reporting := _report(run, done, facts, ready, now)) is not None:
         return reporting
