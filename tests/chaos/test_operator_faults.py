@@ -197,18 +197,30 @@ def test_a_stage_may_end_differently_only_after_its_run_was_decided(call, accept
         map(Call, (*requests, "PATCH /apis/gog.dev/x/gogruns/world/status", "PATCH /apis/gog.dev/x/sftstages"))
     )
     essence = [[["Complete", "True", "", ""]], {"ended": {"attempt": 2}}, {}]
-    clean = Outcome(Case("least"), {run: essence, stage: essence}, {}, calls, "", 0.0)
+    clean = Outcome(Case("least"), {run: essence, stage: essence}, {}, calls, 4, "", 0.0)
     cancelled = [[["Failed", "True", "Cancelled", ""]], {"ended": {"attempt": 0}}, {}]
     case = Case("least", "stage's status wiped", call)
-    found = fault_found(Outcome(case, {run: essence, stage: cancelled}, {}, calls, "", 0.0), clean)
+    found = fault_found(Outcome(case, {run: essence, stage: cancelled}, {}, calls, 4, "", 0.0), clean)
+    assert (not found) is accepted
+
+
+@pytest.mark.parametrize(("call", "accepted"), [(2, False), (3, True), (5, True)])
+def test_a_stage_may_be_gone_if_it_was_deleted_after_its_run_was_complete(call, accepted):
+    run, stage = "gogruns.gog.dev/world", "sftstages.gog.dev/world-sft"
+    write, read = "PATCH /apis/gog.dev/x/gogruns/world/status", "GET /apis/gog.dev/x/toolservers/world-policy"
+    requests = ("GET /apis/gog.dev/x/gogruns/world", "GET /apis/gog.dev/x/sftstages/world-sft", "POST /x", write)
+    calls = tuple(map(Call, (*requests, "POST /y", read, write)))
+    essence = [[["Complete", "True", "", ""]], {}, {}]
+    clean = Outcome(Case("least"), {run: essence, stage: essence}, {}, calls, 4, "", 0.0)
+    found = fault_found(Outcome(Case("least", "stage deleted", call), {run: essence}, {}, calls, 4, "", 0.0), clean)
     assert (not found) is accepted
 
 
 def test_interference_may_cost_attempts():
     key = "gogruns.gog.dev/world"
     two, three = ({key: [[], {"attempt": n, "ended": {"attempt": n, "message": ""}}, {}]} for n in (2, 3))
-    clean = Outcome(Case("least"), two, {}, (), "", 0.0)
-    assert not fault_found(Outcome(Case("least", "job deleted", 1), three, {}, (), "", 0.0), clean)
+    clean = Outcome(Case("least"), two, {}, (), 0, "", 0.0)
+    assert not fault_found(Outcome(Case("least", "job deleted", 1), three, {}, (), 0, "", 0.0), clean)
 
 
 def test_shards_are_disjoint_and_cover_all_cases():

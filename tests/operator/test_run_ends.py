@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.operator_builders import holding, make_run, make_tool_server
 from support.run_plans import complete, created, decide, failed, walk
 
@@ -49,6 +50,20 @@ def test_on_a_persistent_cluster_a_run_is_complete_once_its_report_is_written_an
     serving = after(run, [policy.model_copy(update={"status": policy.status.model_copy(update=ready)})])
     assert served(serving) == ("True", "Ready") and [event.reason for event in serving.events] == ["Served"]
     assert after(run.model_copy(update={"status": serving.status}), [policy]).events[0].reason == "Serving"
+
+
+@pytest.mark.parametrize("deleted", [("grpo",), ("curate", "sft", "stratify", "grpo", "evaluate")])
+def test_stages_that_are_deleted_after_the_run_leave_the_policy_as_it_is_served(deleted):
+    run = make_run(endpoints={"policy": {}})
+    stages = ended(run)
+    version = next(each for each in stages if each.store_key == "grpo").status.checkpoint
+    run = run.model_copy(update={"status": decide(run, stages=stages, is_persistent=True).status})
+    left = [each for each in stages if each.store_key not in deleted]
+    ready = {"version": version, "conditions": holding("Ready")}
+    policy = make_tool_server("policy", version=version, status=ready)
+    decision = decide(run, stages=left, servers=[policy], is_persistent=True)
+    assert not decision.actions and served(decision) == ("True", "Ready")
+    assert not created(decide(run, stages=left, is_persistent=True)), "SFT's policy does not take the place of GRPO's"
 
 
 def test_a_policy_server_that_fails_leaves_a_trained_run_complete():

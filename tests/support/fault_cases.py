@@ -15,7 +15,7 @@ from typing import Any
 
 from gog_operator.cluster import paths
 from support import faulty_api
-from support.fault_harness import DROP, RESYNC_SECONDS, Harness
+from support.fault_harness import DROP, RESYNC_SECONDS, Harness, condition
 from support.faulty_api import ANSWERS, Call, Fault, Send
 
 LEAST = {"stages": {"skip": ["curate", "stratify", "grpo", "evaluate"]}, "endpoints": {"policy": {}}}
@@ -81,6 +81,8 @@ class Outcome:
     """Number of events by text."""
     calls: tuple[Call, ...]
     """Every call of the operator."""
+    completed: int
+    """Number of the call that wrote that the run is complete; 0 for none."""
     violation: str
     """A broken invariant, or why the run did not end; empty for neither."""
     seconds: float
@@ -229,6 +231,7 @@ def run_case(kubeconfig: str, namespace: str, case: Case) -> Outcome:
     harness = Harness(kubeconfig, namespace, **spec)
     fault = harness.faulty.fault = FAULTS[case.fault](case.call, harness)
     direct(harness)
+    completions = _completions(harness)
     try:
         harness.run_to_the_end()
         _use_up(fault, harness)
@@ -237,7 +240,22 @@ def run_case(kubeconfig: str, namespace: str, case: Case) -> Outcome:
     state = json.loads(json.dumps(harness.state()).replace(namespace, "NAMESPACE"))
     events = {each.replace(namespace, "NAMESPACE"): count for each, count in harness.events().items()}
     calls = tuple(replace(each, request=each.request.replace(namespace, "NAMESPACE")) for each in harness.faulty.calls)
-    return Outcome(case, state, events, calls, violation, time.monotonic() - begun)
+    return Outcome(case, state, events, calls, max(completions), violation, time.monotonic() - begun)
+
+
+def _completions(harness: Harness) -> list[int]:
+    """Numbers of the calls that write that the run is complete, after 0; it grows as the run goes on."""
+    found, was = [0], [False]
+
+    def note(type_: str, body: dict[str, Any]) -> None:
+        if body["kind"] == "GoGRun":
+            now = condition(body, "Complete", "True") is not None
+            if now and not was[0]:
+                found.append(len(harness.faulty.calls))
+            was[0] = now
+
+    harness.recorder.listeners.append(note)
+    return found
 
 
 def _use_up(fault: Fault, harness: Harness) -> None:

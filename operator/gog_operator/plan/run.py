@@ -370,11 +370,12 @@ def _serve(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         evaluated = next((each.status.checkpoint for each in facts.stages.values() if each.store_key == "evaluate"), "")
         checkpoints = (_trained(run, facts), evaluated)
         return serving.plan(run, facts.serving, facts.data, checkpoints, _without_servers(facts), now)
-    name, version = _served(run, facts), _trained(run, facts)
-    actions = _without_servers(facts, keep=name)
+    name = _served(run, facts)
+    server, actions = facts.tool_servers.get(name), _without_servers(facts, keep=name)
+    version = served_policy.version(server, _trained(run, facts), facts.stages.values())
     if not name or not version:
         return Decision(run.status, actions)
-    return served_policy.plan(run, facts.tool_servers.get(name), version, facts.store, actions, now)
+    return served_policy.plan(run, server, version, facts.store, actions, now)
 
 
 def _served(run: GoGRun, facts: Facts) -> str:
@@ -383,9 +384,7 @@ def _served(run: GoGRun, facts: Facts) -> str:
 
 
 def _trained(run: GoGRun, facts: Facts) -> str:
-    """The run's trained checkpoint: that of GRPO, or of SFT where GRPO was skipped."""
-    for kind in ("grpo", "sft"):
-        stage = next((each for each in facts.stages.values() if each.store_key == kind), None)
-        if stage is not None and stage.status.checkpoint:
-            return stage.status.checkpoint
-    return ""
+    """The run's trained checkpoint: that of GRPO, or of SFT where GRPO was skipped; empty if there is none."""
+    planned = [step.key for step in sequence.steps(run)]
+    key = next((each for each in ("grpo", "sft") if each in planned), "")
+    return next((each.status.checkpoint for each in facts.stages.values() if each.store_key == key), "")

@@ -7,18 +7,32 @@ could name any address that the operator reaches. The condition then says what t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from gog import offers
 from gog import spec as settings
 from gog_operator.api.meta import Reason
-from gog_operator.api.objects import GoGRun, RunStatus, ToolServer
+from gog_operator.api.objects import GoGRun, RunStatus, Stage, ToolServer
 from gog_operator.build import children
 from gog_operator.plan import changes, tool_server
 from gog_operator.plan.actions import Action, CreateObject, Decision, Event, PatchObject
 
 NOT_SERVED = (Reason.SERVER_FAILED, Reason.EXTERNAL)
 """Reasons of Served with which the run has nothing to wait for."""
+
+
+def version(server: ToolServer | None, trained: str, stages: Iterable[Stage]) -> str:
+    """The checkpoint that is served: the one that the server has where its stage was deleted since, else the trained one.
+
+    Args:
+        server: The ToolServer of the policy; None before it exists.
+        trained: The trained checkpoint of the stages that exist; empty for none.
+        stages: These stages.
+    """
+    served = server.spec.version if server is not None else ""
+    key = served.partition("/")[0]
+    return trained if key in ("", *(each.store_key for each in stages)) else served
 
 
 def plan(
