@@ -244,7 +244,7 @@ def run_case(kubeconfig: str, namespace: str, case: Case) -> Outcome:
 
 
 def _completions(harness: Harness) -> list[int]:
-    """Numbers of the calls that write that the run is complete, after 0; it grows as the run goes on."""
+    """Numbers of the calls that completed the run, after a leading 0; the list grows during the run."""
     found, was = [0], [False]
 
     def note(type_: str, body: dict[str, Any]) -> None:

@@ -384,7 +384,7 @@ def _served(run: GoGRun, facts: Facts) -> str:
 
 
 def _trained(run: GoGRun, facts: Facts) -> str:
-    """The run's trained checkpoint: that of GRPO, or of SFT where GRPO was skipped; empty if there is none."""
+    """The run's trained checkpoint, from SFT where GRPO was skipped; empty if there is none."""
     planned = [step.key for step in sequence.steps(run)]
     key = next((each for each in ("grpo", "sft") if each in planned), "")
     return next((each.status.checkpoint for each in facts.stages.values() if each.store_key == key), "")
