@@ -79,7 +79,7 @@ def _check_namespace(api: TranslatedApi, namespace: str) -> None:
 
     Raises:
         Refused: the namespace is being deleted.
-        Unavailable: the API server does not answer that.
+        Unavailable: the API server answers with a conflict, or not at all.
     """
     probe = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "gog-probe-"}}
     try:

@@ -275,7 +275,7 @@ def _advance(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
             return Decision(_current(run, step, stage, now), tuple(actions), events)
     if failures:
         return _end(run, facts, Reason.STAGE_FAILED, _failed_message(failures), now)
-    return _finish(run, facts, now)
+    return _finish(run, facts, planned, now)
 
 
 def _failures(planned: tuple[sequence.Step, ...], facts: Facts) -> dict[str, str]:
@@ -344,13 +344,13 @@ def _current(run: GoGRun, step: sequence.Step, stage: Stage | None, now: datetim
     return changes.update(working, stage=step.name, summary=figures).status
 
 
-def _finish(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
+def _finish(run: GoGRun, facts: Facts, planned: tuple[sequence.Step, ...], now: datetime) -> Decision[RunStatus]:
     """All stages are complete: writes the report, completes the run, and begins to serve the policy."""
     done = changes.with_conditions(
         run, Complete=(True, Reason.COMPLETE, ""), Ready=(True, Reason.COMPLETE, ""), now=now
     )
-    last = next((facts.stages[each.name] for each in reversed(sequence.steps(run)) if each.name in facts.stages), None)
-    if last is not None:  # no status may have been written while it worked
+    if planned:  # no status may have been written while the last one worked
+        last = facts.stages[planned[-1].name]
         done = changes.update(done, stage=last.name, summary=summary.of_run(last.store_key, last, run.status.summary))
     done = changes.update(done, completion_time=now)
     ready = (True, Reason.REPORTING, "writing the report")
@@ -372,7 +372,7 @@ def _serve(run: GoGRun, facts: Facts, now: datetime) -> Decision[RunStatus]:
         return serving.plan(run, facts.serving, facts.data, checkpoints, _without_servers(facts), now)
     name = _served(run, facts)
     server, actions = facts.tool_servers.get(name), _without_servers(facts, keep=name)
-    version = served_policy.version(server, _trained(run, facts), facts.stages.values())
+    version = served_policy.served_version(server, _trained(run, facts), facts.stages.values())
     if not name or not version:
         return Decision(run.status, actions)
     return served_policy.plan(run, server, version, facts.store, actions, now)
@@ -384,7 +384,6 @@ def _served(run: GoGRun, facts: Facts) -> str:
 
 
 def _trained(run: GoGRun, facts: Facts) -> str:
-    """The run's trained checkpoint, from SFT where GRPO was skipped; empty if there is none."""
-    planned = [step.key for step in sequence.steps(run)]
-    key = next((each for each in ("grpo", "sft") if each in planned), "")
+    """The run's trained checkpoint: of GRPO, or of SFT where GRPO was skipped. Empty without one."""
+    key = next((each for each in ("grpo", "sft") if each not in run.spec.stages.skip), "")
     return next((each.status.checkpoint for each in facts.stages.values() if each.store_key == key), "")

@@ -22,7 +22,7 @@ NOT_SERVED = (Reason.SERVER_FAILED, Reason.EXTERNAL)
 """Reasons of Served with which the run has nothing to wait for."""
 
 
-def version(server: ToolServer | None, trained: str, stages: Iterable[Stage]) -> str:
+def served_version(server: ToolServer | None, trained: str, stages: Iterable[Stage]) -> str:
     """The checkpoint that is served: the one that the server has where its stage was deleted since, else the trained one.
 
     Args:
