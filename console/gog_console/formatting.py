@@ -109,7 +109,7 @@ def short_percent(share: float) -> str:
 
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, with its sign."""
-    return DASH if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
+    return DASH if difference is None else f"{100 * difference:+z.1f}".replace("-", "−")
 
 
 def interval(ends: tuple[float, float] | None) -> str:

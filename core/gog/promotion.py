@@ -51,7 +51,7 @@ def gate(name: str, new: Verdicts, rule: GateSpec, served: str = "", old: Verdic
         )
     test = significance.compare([common])
     against = (
-        f"{test.mean:+.1%} [{test.low:+.1%}, {test.high:+.1%}] against {served} on {test.n} questions of both, "
+        f"{test.mean:+z.1%} [{test.low:+z.1%}, {test.high:+z.1%}] against {served} on {test.n} questions of both, "
         f"p = {test.p:.2g}; so many show a difference of {test.detectable:.1%}"
     )
     worse = test.mean < 0 and test.p <= rule.level

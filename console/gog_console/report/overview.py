@@ -129,7 +129,9 @@ def _reward(data: Data) -> Markup:
     if first is None or last is None:
         return _card("Reward", nothing(data, "grpo"))
     values = column(rows, "reward_mean")
-    gained = tag("span", f"{last - first:+.3f}".replace("-", "−"), class_="delta good" if last > first else "delta bad")
+    gained = tag(
+        "span", f"{last - first:+z.3f}".replace("-", "−"), class_="delta good" if last > first else "delta bad"
+    )
     return _card(
         "Reward during GRPO",
         tag("p", f"{first:.3f}", tag("span", " → ", class_="to"), f"{last:.3f} ", gained, class_="big"),
